@@ -1,0 +1,80 @@
+//! What an engine can do, declared in its type: the docs' table and the conformance suite are made from it.
+
+/// How a waiter learns that it is its turn.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Waiting {
+    /// The engine pushes the grant.
+    Pushed,
+    /// The waiter asks again and again.
+    Polled,
+}
+
+/// Who is served next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fairness {
+    /// Whoever asked first.
+    FirstComeFirstServed,
+    /// Whoever asks at the right moment.
+    Barging,
+}
+
+/// Whose clock decides that a lease has expired.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ExpiryClock {
+    /// The lock server's.
+    Server,
+    /// The machine's monotonic clock, which all its processes share.
+    Machine,
+}
+
+/// How a dead holder is found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DeadHolder {
+    /// By its TTL alone.
+    Ttl,
+    /// By its presence, well before its TTL.
+    Presence,
+}
+
+/// What a lock engine can do.
+#[expect(clippy::struct_excessive_bools, reason = "each is a capability that the docs' table shows as yes or no")]
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LockCapabilities {
+    /// The engine's name, as in its URL.
+    pub engine: &'static str,
+    /// How a waiter learns that it is its turn.
+    pub waiting: Waiting,
+    /// Who is served next.
+    pub fairness: Fairness,
+    /// Whether shared leases stand together.
+    pub shared_mode: bool,
+    /// Whether a lease on a path covers all below it.
+    pub subtrees: bool,
+    /// Whether several resources are granted together, or none.
+    pub several_resources: bool,
+    /// Whether a cycle of waiters is found when it closes; without it, bounded waits resolve it.
+    pub deadlock_detection: bool,
+    /// Whether a lapsed lease that nobody has taken can be renewed under its old token.
+    pub revival: bool,
+    /// How a dead holder is found.
+    pub dead_holder: DeadHolder,
+    /// Whose clock decides expiry.
+    pub expiry_clock: ExpiryClock,
+    /// Where tokens come from.
+    pub token_source: &'static str,
+    /// What the engine's memory survives, and what follows where it does not.
+    pub survives: &'static str,
+}
+
+/// What a document engine can do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoreCapabilities {
+    /// The engine's name, as in its URL.
+    pub engine: &'static str,
+    /// Whether several documents change together, or none.
+    pub several_documents: bool,
+    /// Whether the feed's waiters are pushed to, or poll.
+    pub feed: Waiting,
+    /// What an acknowledged commit survives.
+    pub survives: &'static str,
+}

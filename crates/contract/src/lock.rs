@@ -1,0 +1,246 @@
+//! The first contract: a lock service.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tokio::sync::broadcast;
+use tokio::time::Instant;
+
+use crate::{
+    AgentName, Claim, ContextName, Deadline, EngineError, Holder, InvalidName, Lease, LeaseId, LockCapabilities, Mode,
+    NameRule, Resource, Ttl,
+};
+
+/// One request: all of its claims are granted together, or none.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LockRequest {
+    /// The context that the resources lie in.
+    pub context: ContextName,
+    /// What is asked for: at least one claim, sorted, each resource once.
+    claims: Arc<[Claim]>,
+    /// Who asks.
+    pub holder: Holder,
+    /// Names this attempt and, once granted, the lease.
+    pub lease: LeaseId,
+    /// How long the lease is to last without renewal.
+    pub ttl: Ttl,
+    /// What for: shown to those who wait.
+    pub reason: Option<String>,
+}
+
+impl LockRequest {
+    /// The most claims in one request.
+    pub const CLAIMS_MAX: usize = 64;
+
+    /// A request for all of `claims`, with a fresh [`LeaseId`]. A resource named twice counts once, in its stronger mode.
+    pub fn new(
+        context: ContextName,
+        holder: Holder,
+        ttl: Ttl,
+        claims: impl IntoIterator<Item = Claim>,
+    ) -> Result<Self, InvalidName> {
+        let mut claims: Vec<Claim> = claims.into_iter().collect();
+        // Of two claims on one resource the stronger sorts first, and is kept.
+        claims.sort_by(|a, b| (&a.resource, b.mode).cmp(&(&b.resource, a.mode)));
+        claims.dedup_by(|later, first| later.resource == first.resource);
+        let rule = match claims.len() {
+            0 => Some(NameRule::Empty),
+            n if n > Self::CLAIMS_MAX => Some(NameRule::TooLong { bytes: n, limit: Self::CLAIMS_MAX }),
+            _ => None,
+        };
+        match rule {
+            Some(rule) => Err(InvalidName { kind: "lock request", value: format!("{} resources", claims.len()), rule }),
+            None => Ok(Self { context, claims: claims.into(), holder, lease: LeaseId::random(), ttl, reason: None }),
+        }
+    }
+
+    /// A request for one resource alone.
+    pub fn exclusive(context: ContextName, holder: Holder, ttl: Ttl, resource: Resource) -> Self {
+        let claims = Arc::new([Claim { resource, mode: Mode::Exclusive }]);
+        Self { context, claims, holder, lease: LeaseId::random(), ttl, reason: None }
+    }
+
+    /// What is asked for.
+    pub const fn claims(&self) -> &Arc<[Claim]> {
+        &self.claims
+    }
+}
+
+/// A lease that stands, as others see it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Holding {
+    /// The lease.
+    pub lease: LeaseId,
+    /// Who holds it.
+    pub holder: Holder,
+    /// What it covers.
+    pub claims: Arc<[Claim]>,
+    /// Its token's epoch and counter.
+    pub token: (u64, u64),
+    /// How long it has been held.
+    pub held_for: Duration,
+    /// How long it lasts yet without renewal; zero where it has lapsed and nobody has taken it.
+    pub remaining: Duration,
+    /// What for.
+    pub reason: Option<String>,
+}
+
+/// A request that queues, as others see it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Waiter {
+    /// The attempt.
+    pub lease: LeaseId,
+    /// Who waits.
+    pub holder: Holder,
+    /// What it asks for.
+    pub claims: Arc<[Claim]>,
+    /// How long it has queued.
+    pub waited: Duration,
+    /// What for.
+    pub reason: Option<String>,
+}
+
+/// A context's locks at one moment.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct LockTable {
+    /// Leases that stand, oldest grant first.
+    pub holdings: Vec<Holding>,
+    /// Requests that queue, first come first.
+    pub waiters: Vec<Waiter>,
+}
+
+/// Why a request was not granted in time.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Blocked {
+    /// The leases in its way.
+    pub holdings: Vec<Holding>,
+    /// How many requests were ahead of it in the queue.
+    pub ahead: usize,
+}
+
+impl fmt::Display for Blocked {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.holdings.is_empty() {
+            write!(f, "no lease is in the way")?;
+        }
+        for (index, holding) in self.holdings.iter().enumerate() {
+            let resources: Vec<&str> = holding.claims.iter().map(|claim| claim.resource.as_str()).collect();
+            let separator = if index == 0 { "" } else { "; " };
+            write!(f, "{separator}{} holds {} for {:.1?}", holding.holder, resources.join(", "), holding.held_for)?;
+            if let Some(reason) = &holding.reason {
+                write!(f, " ({reason})")?;
+            }
+            write!(f, ", lease good for {:.1?} yet", holding.remaining)?;
+        }
+        match self.ahead {
+            0 => Ok(()),
+            1 => write!(f, "; 1 request is ahead in the queue"),
+            n => write!(f, "; {n} requests are ahead in the queue"),
+        }
+    }
+}
+
+/// A grant, and whether it took queueing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Grant {
+    /// The lease.
+    pub lease: Lease,
+    /// Whether the request had to queue: what was read before a queued grant may be stale.
+    pub queued: bool,
+}
+
+/// How an acquire ended. Contention is a value, not an error.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Acquisition {
+    /// The lease is ours.
+    Granted(Grant),
+    /// The deadline passed first; nothing is held and nothing queues.
+    TimedOut(Blocked),
+    /// Waiting would have closed a cycle: who waits for whom, beginning with the asker.
+    Deadlock(Vec<Holding>),
+}
+
+/// How a renewal ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Renewal {
+    /// The lease lasts a full TTL again.
+    Renewed {
+        /// Until when it may be believed, counted from before the question.
+        valid_until: Instant,
+    },
+    /// It is no longer ours.
+    Lost(Loss),
+}
+
+/// Why a lease is no longer its holder's.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Loss {
+    /// Its time ran out, and the service no longer knows it or somebody else holds the resource.
+    #[error("its time ran out and it is no longer ours")]
+    Expired,
+    /// An operator broke it.
+    #[error("{by} revoked it: {reason}")]
+    Revoked {
+        /// Who.
+        by: AgentName,
+        /// Why.
+        reason: String,
+    },
+    /// The store has seen a later holder's token.
+    #[error("a later holder has taken over")]
+    Superseded,
+    /// The service cannot be reached, and the lease's time has run out meanwhile.
+    #[error("it could not be renewed in time")]
+    Unconfirmed,
+}
+
+/// How a release ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Release {
+    /// It was held or queued, and is not any more.
+    Released,
+    /// There was nothing of that id.
+    NotHeld,
+}
+
+/// Leases with fencing tokens, first come first served.
+///
+/// Two parties meet here: an engine, which implements it, and the `mutext` library, which calls it. Users see
+/// neither; they see `Context::lock` and its guard.
+///
+/// **Tokens** grow over the whole context. **Waiting** is the engine's business: it knows how to be told.
+/// **Dropping** any of these futures leaks nothing past the TTL: after dropping `acquire`, the caller releases
+/// `request.lease`, which is good in whatever state the attempt was.
+#[async_trait]
+pub trait LockService: fmt::Debug + Send + Sync + 'static {
+    /// What this engine can do.
+    fn capabilities(&self) -> LockCapabilities;
+
+    /// Queues for all of `request`'s claims until granted or `deadline`. A passed deadline means one try.
+    async fn acquire(&self, request: &LockRequest, deadline: Deadline) -> Result<Acquisition, EngineError>;
+
+    /// Makes the lease last a full TTL again; `Lost` if it is no longer ours.
+    async fn renew(&self, lease: &Lease, deadline: Deadline) -> Result<Renewal, EngineError>;
+
+    /// Ends the lease, or the attempt, and hands over to the next waiter. Idempotent.
+    async fn release(&self, context: &ContextName, lease: LeaseId, deadline: Deadline) -> Result<Release, EngineError>;
+
+    /// Who holds what, and who waits.
+    async fn inspect(&self, context: &ContextName, deadline: Deadline) -> Result<LockTable, EngineError>;
+
+    /// Breaks a lease: the next waiter is served, and the holder is told.
+    async fn revoke(
+        &self,
+        context: &ContextName,
+        lease: LeaseId,
+        by: &AgentName,
+        reason: &str,
+        deadline: Deadline,
+    ) -> Result<Release, EngineError>;
+
+    /// News of leases that were taken from this process, where the engine can push it; renewal finds out the rest.
+    fn losses(&self) -> Option<broadcast::Receiver<LeaseId>>;
+}
