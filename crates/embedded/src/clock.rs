@@ -25,13 +25,12 @@ pub(crate) fn instant_at(at_ns: i64) -> Instant {
 
 /// Names the present boot: what was leased in an earlier one is gone, and its clock means nothing.
 pub(crate) fn boot_id() -> String {
-    std::fs::read_to_string("/proc/sys/kernel/random/boot_id")
-        .map(|id| id.trim().chars().filter(char::is_ascii_alphanumeric).take(12).collect())
-        // Elsewhere, the minute in which the machine started: wall clock less uptime. A clock set by hand gives it
-        // another name, and with it a new epoch; the fence keeps that safe.
-        .unwrap_or_else(|_| {
-            let wall = std::time::SystemTime::UNIX_EPOCH.elapsed().map_or(0, |wall| wall.as_secs());
-            let up = u64::try_from(now_ns() / 1_000_000_000).unwrap_or(0);
-            format!("m{}", (wall.saturating_sub(up)) / 60)
-        })
+    if let Ok(id) = std::fs::read_to_string("/proc/sys/kernel/random/boot_id") {
+        return id.trim().chars().filter(char::is_ascii_alphanumeric).take(12).collect();
+    }
+    // Elsewhere, the minute in which the machine started: wall clock less uptime. A clock set by hand gives it
+    // another name, and with it a new epoch; the fence keeps that safe.
+    let wall = std::time::SystemTime::UNIX_EPOCH.elapsed().map_or(0, |wall| wall.as_secs());
+    let up = u64::try_from(now_ns() / 1_000_000_000).unwrap_or(0);
+    format!("m{}", wall.saturating_sub(up) / 60)
 }

@@ -63,9 +63,8 @@ fn migrate(connection: &Connection, file: &Path, schema: &Schema, deadline: Dead
     let version = || -> Result<u32, EngineError> {
         let id = retry(file, deadline, || read("application_id"))?;
         let version = u32::try_from(retry(file, deadline, || read("user_version"))?).unwrap_or(u32::MAX);
-        let objects: i64 = retry(file, deadline, || {
-            connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))
-        })?;
+        let objects: i64 =
+            retry(file, deadline, || connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0)))?;
         if id != schema.application_id && (id, version, objects) != (0, 0, 0) {
             return Err(not_ours(file));
         }

@@ -55,7 +55,8 @@ pub(crate) fn start_thread(name: &'static str, run: impl FnOnce() + Send + 'stat
         Ok(_) => Ok(()),
         Err(error) => {
             let kind = TroubleKind::Unavailable;
-            Err(EngineError::new(format!("thread {name}"), kind, "allow more threads for this process").caused_by(error))
+            Err(EngineError::new(format!("thread {name}"), kind, "allow more threads for this process")
+                .caused_by(error))
         }
     }
 }

@@ -45,7 +45,7 @@ pub enum RegisterRet<V = u64> {
 /// One operation on a document.
 pub type RegisterOperation<V = u64> = Operation<RegisterOp<V>, RegisterRet<V>>;
 
-impl<V: Clone + Eq + Hash> SequentialSpec for Register<V> {
+impl<V: Clone + fmt::Debug + Eq + Hash> SequentialSpec for Register<V> {
     type Op = RegisterOp<V>;
     type Ret = RegisterRet<V>;
 

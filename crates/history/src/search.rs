@@ -177,9 +177,12 @@ impl<'h, S: SequentialSpec> Search<'h, S> {
         }
     }
 
-    /// Paths are compared where the search turns back: each longest one ends there.
+    /// Paths are compared where the search turns back: each longest one ends there. Among equals
+    /// the one with the fewest unknown operations is the easiest to read.
     fn note_longest(&mut self, state: S) {
-        if self.depth > self.longest.depth {
+        let longest = &self.longest;
+        let is_shorter = self.depth == longest.depth && self.path.len() < longest.path.len();
+        if self.depth > longest.depth || is_shorter {
             self.longest = Longest { depth: self.depth, path: self.path.clone(), state };
         }
     }

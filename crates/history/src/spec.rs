@@ -1,6 +1,7 @@
 //! What an object does when nobody else is using it: the contract that concurrent histories are
 //! held against. The objects themselves live elsewhere ([`Register`](crate::Register)).
 
+use std::fmt::Debug;
 use std::hash::Hash;
 
 /// The state of an object, and how one operation after another changes it.
@@ -8,9 +9,9 @@ use std::hash::Hash;
 /// The state is the implementor itself: small, cheap to clone, compared and hashed often.
 pub trait SequentialSpec: Clone + Eq + Hash {
     /// What can be asked of the object.
-    type Op;
+    type Op: Clone + Debug + Eq;
     /// What it answers.
-    type Ret;
+    type Ret: Clone + Debug + Eq;
 
     /// The states that `op` may leave behind when it takes effect on this one and returns `ret`;
     /// empty when it cannot have returned that here. `None` is an outcome nobody saw: every state

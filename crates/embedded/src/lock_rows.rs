@@ -1,0 +1,344 @@
+//! The lock table's rows, and each operation on it as one transaction.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use mutext_contract::{
+    AgentName, Blocked, Claim, ContextName, Deadline, EngineError, Holder, HolderId, Holding, LeaseId, LockTable, Loss,
+    Release, Waiter,
+};
+use rusqlite::{Connection, OptionalExtension, Row, params};
+
+use crate::clock;
+use crate::locks::{CONFIRM_NS, Letter, Look, unreadable};
+use crate::sqlite::{self, Schema};
+use crate::table::{self, Entry};
+use crate::wake::{Delivery, News, Wake};
+
+/// `Mutl` in ASCII.
+pub(crate) const SCHEMA: Schema = Schema { application_id: 0x4d75_746c, migrations: &[include_str!("locks.sql")] };
+
+/// Whoever sits at the table: one connection, and the way to the other processes.
+#[derive(Debug)]
+pub(crate) struct Desk {
+    connection: Connection,
+    file: PathBuf,
+    wake: Arc<Wake>,
+}
+
+/// A transaction's answer, and what must be told to others once it stands.
+type Settled<T> = (T, Vec<Letter>);
+
+impl Desk {
+    pub(crate) const fn new(connection: Connection, file: PathBuf, wake: Arc<Wake>) -> Self {
+        Self { connection, file, wake }
+    }
+
+    /// Looks whether `attempt` holds its lock by now. The first look queues it; the last takes it out again.
+    pub(crate) fn look(
+        &mut self,
+        context: &ContextName,
+        attempt: &Entry,
+        first: bool,
+        last: bool,
+        deadline: Deadline,
+    ) -> Result<Look, EngineError> {
+        self.transact(context, deadline, |desk| {
+            let Some((epoch, _)) = desk.epoch(context)? else { return Ok((Look::NoEpoch, Vec::new())) };
+            if first {
+                desk.insert(context, attempt)?;
+            }
+            let now_ns = clock::now_ns();
+            let (entries, letters) = desk.settle(context, now_ns, Some(attempt.id))?;
+            let Some(own) = entries.iter().find(|entry| entry.id == attempt.id) else {
+                // Out of time and taken out by another, or revoked while it waited.
+                return Ok((Look::Blocked(Blocked::default()), letters));
+            };
+            if let Some(counter) = own.counter {
+                let until_ns = now_ns + own.ttl_ns;
+                desk.extend(own.id, until_ns)?;
+                return Ok((Look::Granted { epoch, counter, until_ns, queued: !first }, letters));
+            }
+            let (leases, ahead) = table::obstacles(&entries, own, now_ns);
+            if last {
+                desk.delete(own.id)?;
+                let holdings = leases.iter().map(|entry| holding(entry, epoch, now_ns)).collect();
+                return Ok((Look::Blocked(Blocked { holdings, ahead }), letters));
+            }
+            let homes: BTreeSet<String> = leases.iter().map(|entry| entry.home.clone()).collect();
+            let next_ns = leases.iter().map(|entry| entry.until_ns).min();
+            Ok((Look::Waits { homes: homes.into_iter().collect(), next_ns }, letters))
+        })
+    }
+
+    /// Begins an epoch, unless another process has begun one meanwhile.
+    pub(crate) fn begin_epoch(
+        &mut self,
+        context: &ContextName,
+        epoch: u64,
+        deadline: Deadline,
+    ) -> Result<(), EngineError> {
+        self.transact(context, deadline, |desk| {
+            desk.execute(
+                "INSERT OR IGNORE INTO contexts (name, epoch, counter) VALUES (?1, ?2, 0)",
+                params![context.as_str(), epoch.cast_signed()],
+            )?;
+            Ok(((), Vec::new()))
+        })
+    }
+
+    /// Makes a lease last again, also one that has lapsed and that nobody has taken.
+    pub(crate) fn renew(
+        &mut self,
+        context: &ContextName,
+        id: LeaseId,
+        ttl_ns: i64,
+        deadline: Deadline,
+    ) -> Result<Result<(), Loss>, EngineError> {
+        self.transact(context, deadline, |desk| {
+            let renewed = desk.extend(id, clock::now_ns().saturating_add(ttl_ns))?;
+            let answer = if renewed { Ok(()) } else { Err(desk.loss(id)?) };
+            Ok((answer, Vec::new()))
+        })
+    }
+
+    /// Ends a lease or an attempt and serves the next; with a loss, its holder is told.
+    pub(crate) fn release(
+        &mut self,
+        context: &ContextName,
+        id: LeaseId,
+        loss: Option<Loss>,
+        deadline: Deadline,
+    ) -> Result<Release, EngineError> {
+        self.transact(context, deadline, |desk| {
+            let home = desk.home_of(id)?;
+            if !desk.delete(id)? {
+                return Ok((Release::NotHeld, Vec::new()));
+            }
+            let (_, mut letters) = desk.settle(context, clock::now_ns(), None)?;
+            if let (Some(Loss::Revoked { by, reason }), Some(home)) = (loss, home) {
+                let sql = "INSERT OR REPLACE INTO revocations (id, agent, reason, at) VALUES (?1, ?2, ?3, ?4)";
+                desk.execute(sql, params![id.as_bytes(), by.as_str(), reason, clock::now_ns()])?;
+                letters.push((home, News::Lost, id));
+            }
+            Ok((Release::Released, letters))
+        })
+    }
+
+    /// Takes out everything that lived in processes that have ended, and serves the next.
+    pub(crate) fn bury(
+        &mut self,
+        context: &ContextName,
+        dead: &[String],
+        deadline: Deadline,
+    ) -> Result<(), EngineError> {
+        self.transact(context, deadline, |desk| {
+            for home in dead {
+                desk.execute("DELETE FROM entries WHERE home = ?1", params![home])?;
+            }
+            let (_, letters) = desk.settle(context, clock::now_ns(), None)?;
+            Ok(((), letters))
+        })
+    }
+
+    /// Who holds what, and who waits.
+    pub(crate) fn inspect(&mut self, context: &ContextName, deadline: Deadline) -> Result<LockTable, EngineError> {
+        self.transact(context, deadline, |desk| {
+            let now_ns = clock::now_ns();
+            let epoch = desk.epoch(context)?.map_or(0, |(epoch, _)| epoch);
+            let entries = desk.entries(context)?;
+            let (held, waiting): (Vec<&Entry>, Vec<&Entry>) = entries.iter().partition(|entry| entry.is_held());
+            let table = LockTable {
+                holdings: held.into_iter().map(|entry| holding(entry, epoch, now_ns)).collect(),
+                waiters: waiting.into_iter().map(|entry| waiter(entry, now_ns)).collect(),
+            };
+            Ok((table, Vec::new()))
+        })
+    }
+
+    /// One transaction; then the letters, and where a receiver turns out to be dead, what follows from that.
+    fn transact<T>(
+        &mut self,
+        context: &ContextName,
+        deadline: Deadline,
+        step: impl FnOnce(&Self) -> Result<Settled<T>, EngineError>,
+    ) -> Result<T, EngineError> {
+        sqlite::begin(&self.connection, &self.file, deadline)?;
+        let outcome = step(self).and_then(|settled| {
+            self.connection.execute_batch("COMMIT").map_err(|error| sqlite::commit_trouble(&self.file, error))?;
+            Ok(settled)
+        });
+        let (answer, letters) = outcome.inspect_err(|_| sqlite::rollback(&self.connection))?;
+        let is_dead = |(home, news, id): &Letter| self.wake.tell(home, *news, *id) == Delivery::Dead;
+        let dead: BTreeSet<String> = letters.into_iter().filter(is_dead).map(|(home, ..)| home).collect();
+        if !dead.is_empty() {
+            // Each round takes out at least one dead process's entries, so that this ends.
+            self.bury(context, &dead.into_iter().collect::<Vec<_>>(), deadline)?;
+        }
+        Ok(answer)
+    }
+
+    /// Applies what the state machine decides; returns the table as it stands then. `own` is not written to: it is
+    /// the one who asks.
+    fn settle(
+        &self,
+        context: &ContextName,
+        now_ns: i64,
+        own: Option<LeaseId>,
+    ) -> Result<(Vec<Entry>, Vec<Letter>), EngineError> {
+        let mut entries = self.entries(context)?;
+        let settlement = table::settle(&entries, now_ns);
+        let mut letters = Vec::new();
+        for id in settlement.superseded.iter().chain(&settlement.gone) {
+            self.delete(*id)?;
+        }
+        for entry in entries.iter().filter(|entry| settlement.superseded.contains(&entry.id)) {
+            letters.push((entry.home.clone(), News::Lost, entry.id));
+        }
+        entries.retain(|entry| !settlement.superseded.contains(&entry.id) && !settlement.gone.contains(&entry.id));
+        for id in &settlement.granted {
+            let Some(entry) = entries.iter_mut().find(|entry| entry.id == *id) else { continue };
+            let counter = self.next_counter(context)?;
+            entry.counter = Some(counter);
+            entry.since_ns = now_ns;
+            entry.until_ns = now_ns + entry.ttl_ns.min(CONFIRM_NS);
+            let sql = "UPDATE entries SET counter = ?2, since = ?3, until = ?4 WHERE id = ?1";
+            self.execute(sql, params![id.as_bytes(), counter.cast_signed(), now_ns, entry.until_ns])?;
+            if own != Some(*id) {
+                letters.push((entry.home.clone(), News::Granted, *id));
+            }
+        }
+        Ok((entries, letters))
+    }
+
+    fn execute(&self, sql: &str, params: impl rusqlite::Params) -> Result<usize, EngineError> {
+        let run = || self.connection.prepare_cached(sql)?.execute(params);
+        run().map_err(|error| sqlite::trouble(&self.file, error))
+    }
+
+    fn one<T>(
+        &self,
+        sql: &str,
+        params: impl rusqlite::Params,
+        read: impl FnOnce(&Row<'_>) -> rusqlite::Result<T>,
+    ) -> Result<Option<T>, EngineError> {
+        let run = || self.connection.prepare_cached(sql)?.query_row(params, read).optional();
+        run().map_err(|error| sqlite::trouble(&self.file, error))
+    }
+
+    fn epoch(&self, context: &ContextName) -> Result<Option<(u64, u64)>, EngineError> {
+        self.one("SELECT epoch, counter FROM contexts WHERE name = ?1", params![context.as_str()], |row| {
+            Ok((row.get::<_, i64>(0)?.cast_unsigned(), row.get::<_, i64>(1)?.cast_unsigned()))
+        })
+    }
+
+    fn next_counter(&self, context: &ContextName) -> Result<u64, EngineError> {
+        let sql = "UPDATE contexts SET counter = counter + 1 WHERE name = ?1 RETURNING counter";
+        let counter = self.one(sql, params![context.as_str()], |row| row.get::<_, i64>(0))?;
+        counter.map(i64::cast_unsigned).ok_or_else(|| unreadable(&self.file, "a context without an epoch"))
+    }
+
+    fn insert(&self, context: &ContextName, entry: &Entry) -> Result<(), EngineError> {
+        let sql = "INSERT INTO entries (id, context, agent, holder, claims, ttl, reason, home, since, until)
+                   VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)";
+        let claims = serde_json::to_string(&entry.claims[..]).map_err(|_| unreadable(&self.file, "claims"))?;
+        self.execute(
+            sql,
+            params![
+                entry.id.as_bytes(),
+                context.as_str(),
+                entry.holder.agent.as_str(),
+                entry.holder.id.as_bytes(),
+                claims,
+                entry.ttl_ns,
+                entry.reason,
+                entry.home,
+                entry.since_ns,
+                entry.until_ns,
+            ],
+        )?;
+        Ok(())
+    }
+
+    fn extend(&self, id: LeaseId, until_ns: i64) -> Result<bool, EngineError> {
+        let sql = "UPDATE entries SET until = ?2 WHERE id = ?1 AND counter IS NOT NULL";
+        Ok(self.execute(sql, params![id.as_bytes(), until_ns])? == 1)
+    }
+
+    fn delete(&self, id: LeaseId) -> Result<bool, EngineError> {
+        Ok(self.execute("DELETE FROM entries WHERE id = ?1", params![id.as_bytes()])? == 1)
+    }
+
+    fn home_of(&self, id: LeaseId) -> Result<Option<String>, EngineError> {
+        self.one("SELECT home FROM entries WHERE id = ?1", params![id.as_bytes()], |row| row.get(0))
+    }
+
+    /// Why a lease that is not in the table any more was lost.
+    fn loss(&self, id: LeaseId) -> Result<Loss, EngineError> {
+        let sql = "SELECT agent, reason FROM revocations WHERE id = ?1";
+        let row = self.one(sql, params![id.as_bytes()], |row| Ok((row.get::<_, String>(0)?, row.get(1)?)))?;
+        Ok(match row.map(|(agent, reason)| (AgentName::new(agent), reason)) {
+            Some((Ok(by), reason)) => Loss::Revoked { by, reason },
+            _ => Loss::Expired,
+        })
+    }
+
+    fn entries(&self, context: &ContextName) -> Result<Vec<Entry>, EngineError> {
+        let sql = "SELECT place, id, agent, holder, claims, ttl, reason, home, since, until, counter
+                   FROM entries WHERE context = ?1 ORDER BY place";
+        let run = || {
+            let mut statement = self.connection.prepare_cached(sql)?;
+            statement.query_map(params![context.as_str()], entry)?.collect::<rusqlite::Result<Vec<_>>>()
+        };
+        let rows = run().map_err(|error| sqlite::trouble(&self.file, error))?;
+        rows.into_iter().map(|row| row.ok_or_else(|| unreadable(&self.file, "an entry"))).collect()
+    }
+}
+
+/// A row as an entry; `None` where a part of it is not what it should be.
+fn entry(row: &Row<'_>) -> rusqlite::Result<Option<Entry>> {
+    let (agent, claims): (String, String) = (row.get(2)?, row.get(4)?);
+    let (Ok(agent), Ok(claims)) = (AgentName::new(agent), serde_json::from_str::<Vec<Claim>>(&claims)) else {
+        return Ok(None);
+    };
+    Ok(Some(Entry {
+        place: row.get(0)?,
+        id: LeaseId::from_bytes(row.get(1)?),
+        holder: Holder { agent, id: HolderId::from_bytes(row.get(3)?) },
+        claims: claims.into(),
+        ttl_ns: row.get(5)?,
+        reason: row.get(6)?,
+        home: row.get(7)?,
+        since_ns: row.get(8)?,
+        until_ns: row.get(9)?,
+        counter: row.get::<_, Option<i64>>(10)?.map(i64::cast_unsigned),
+    }))
+}
+
+fn span(from_ns: i64, to_ns: i64) -> Duration {
+    u64::try_from(to_ns.saturating_sub(from_ns)).map_or(Duration::ZERO, Duration::from_nanos)
+}
+
+fn holding(entry: &Entry, epoch: u64, now_ns: i64) -> Holding {
+    Holding {
+        lease: entry.id,
+        holder: entry.holder.clone(),
+        claims: Arc::clone(&entry.claims),
+        token: (epoch, entry.counter.unwrap_or(0)),
+        held_for: span(entry.since_ns, now_ns),
+        remaining: span(now_ns, entry.until_ns),
+        reason: entry.reason.clone(),
+    }
+}
+
+fn waiter(entry: &Entry, now_ns: i64) -> Waiter {
+    Waiter {
+        lease: entry.id,
+        holder: entry.holder.clone(),
+        claims: Arc::clone(&entry.claims),
+        waited: span(entry.since_ns, now_ns),
+        reason: entry.reason.clone(),
+    }
+}

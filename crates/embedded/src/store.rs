@@ -1,0 +1,173 @@
+//! Documents that several processes on one machine share: one SQLite file in WAL mode.
+//!
+//! Reads go to a small pool of connections and never wait for writers. Writes go to one thread, which takes what has
+//! queued meanwhile into one transaction (see [`crate::writer`]), so that many writers share one sync of the disk.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use mutext_contract::{
+    Commit, CommitRecord, ContextName, Cursor, Deadline, Document, DocumentPath, DocumentStore, Effect, EngineError,
+    EpochSource, Fence, FencedRead, Listing, Outcome, PastRevision, PathPrefix, Revision, StoreCapabilities, Waiting,
+};
+use rusqlite::Connection;
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+use crate::document_rows;
+use crate::sqlite::{self, Schema, Sync};
+use crate::worker;
+use crate::writer::{Writer, WriterOptions};
+
+/// `Mutd` in ASCII.
+const SCHEMA: Schema = Schema { application_id: 0x4d75_7464, migrations: &[include_str!("documents.sql")] };
+/// Connections kept open for the next read.
+const READERS_KEPT: usize = 4;
+/// How often a watcher looks for commits of other processes.
+const LOOK_FOR_COMMITS: Duration = Duration::from_millis(10);
+
+/// The embedded document store.
+pub struct EmbeddedStore {
+    file: Arc<PathBuf>,
+    readers: Arc<Mutex<Vec<Connection>>>,
+    writer: Writer,
+    committed: Arc<Notify>,
+}
+
+impl fmt::Debug for EmbeddedStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("EmbeddedStore").field("file", &self.file).finish_non_exhaustive()
+    }
+}
+
+impl EmbeddedStore {
+    pub(crate) fn open(file: PathBuf, options: WriterOptions, deadline: Deadline) -> Result<Self, EngineError> {
+        let connection = sqlite::open(&file, &SCHEMA, options.sync, deadline)?;
+        let committed = Arc::new(Notify::new());
+        let writer = Writer::start(connection, file.clone(), options, Arc::clone(&committed))?;
+        Ok(Self { file: Arc::new(file), readers: Arc::default(), writer, committed })
+    }
+
+    /// Runs a read on a connection of its own, off the runtime's threads.
+    async fn read_with<T: Send + 'static>(
+        &self,
+        deadline: Deadline,
+        read: impl Fn(&Connection) -> rusqlite::Result<T> + Send + 'static,
+    ) -> Result<T, EngineError> {
+        let (file, readers) = (Arc::clone(&self.file), Arc::clone(&self.readers));
+        let run = move || {
+            let kept = readers.lock().unwrap_or_else(PoisonError::into_inner).pop();
+            let connection = match kept {
+                Some(connection) => connection,
+                None => sqlite::open(&file, &SCHEMA, Sync::Normal, deadline)?,
+            };
+            let value = sqlite::retry(&file, deadline, || read(&connection))?;
+            let mut readers = readers.lock().unwrap_or_else(PoisonError::into_inner);
+            if readers.len() < READERS_KEPT {
+                readers.push(connection);
+            }
+            Ok(value)
+        };
+        let answer = tokio::task::spawn_blocking(run).await;
+        answer.unwrap_or_else(|_| Err(worker::stopped("reader of documents", Effect::None)))
+    }
+}
+
+#[async_trait]
+impl EpochSource for EmbeddedStore {
+    async fn mint_epoch(&self, context: &ContextName, deadline: Deadline) -> Result<u64, EngineError> {
+        self.writer.mint_epoch(context.clone(), deadline).await
+    }
+}
+
+#[async_trait]
+impl DocumentStore for EmbeddedStore {
+    fn capabilities(&self) -> StoreCapabilities {
+        StoreCapabilities {
+            engine: "embedded",
+            several_documents: true,
+            feed: Waiting::Polled,
+            survives: "power loss: synced to disk before it is acknowledged (unless opened with sync=normal)",
+        }
+    }
+
+    async fn read(
+        &self,
+        context: &ContextName,
+        path: &DocumentPath,
+        deadline: Deadline,
+    ) -> Result<Option<Document>, EngineError> {
+        let (context, path) = (context.clone(), path.clone());
+        self.read_with(deadline, move |connection| document_rows::read(connection, &context, &path)).await
+    }
+
+    async fn read_fenced(
+        &self,
+        context: &ContextName,
+        path: &DocumentPath,
+        fence: &Fence,
+        deadline: Deadline,
+    ) -> Result<FencedRead, EngineError> {
+        self.writer.read_fenced(context.clone(), path.clone(), fence.token, deadline).await
+    }
+
+    async fn list(
+        &self,
+        context: &ContextName,
+        prefix: &PathPrefix,
+        after: Option<&DocumentPath>,
+        limit: usize,
+        deadline: Deadline,
+    ) -> Result<Listing, EngineError> {
+        let (context, prefix, after) = (context.clone(), prefix.clone(), after.cloned());
+        self.read_with(deadline, move |connection| {
+            document_rows::list(connection, &context, &prefix, after.as_ref(), limit)
+        })
+        .await
+    }
+
+    async fn commit(&self, context: &ContextName, commit: &Commit, deadline: Deadline) -> Result<Outcome, EngineError> {
+        self.writer.commit(context.clone(), commit.clone(), deadline).await
+    }
+
+    async fn history(
+        &self,
+        context: &ContextName,
+        path: &DocumentPath,
+        before: Option<Revision>,
+        limit: usize,
+        deadline: Deadline,
+    ) -> Result<Vec<PastRevision>, EngineError> {
+        let (context, path) = (context.clone(), path.clone());
+        self.read_with(deadline, move |connection| document_rows::history(connection, &context, &path, before, limit))
+            .await
+    }
+
+    async fn changes(
+        &self,
+        context: &ContextName,
+        after: Cursor,
+        limit: usize,
+        deadline: Deadline,
+    ) -> Result<Vec<CommitRecord>, EngineError> {
+        loop {
+            let committed = self.committed.notified();
+            let context = context.clone();
+            let busy = Deadline::after(deadline.remaining() + sqlite::PATIENCE);
+            let page = self
+                .read_with(busy, move |connection| document_rows::changes(connection, &context, after, limit))
+                .await?;
+            if !page.is_empty() || deadline.has_passed() {
+                return Ok(page);
+            }
+            // Commits of this process are told; those of others are looked for.
+            tokio::select! {
+                () = committed => {}
+                () = tokio::time::sleep_until(deadline.instant().min(Instant::now() + LOOK_FOR_COMMITS)) => {}
+            }
+        }
+    }
+}

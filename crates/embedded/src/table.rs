@@ -1,0 +1,206 @@
+//! The lock table as a pure state machine: who may hold what, and who is next. No clock and no database inside.
+//!
+//! The rule is first come, first served: a request is granted when it conflicts neither with a lease that stands nor
+//! with a request that came before it and still waits. So a stream of readers cannot hold a writer off, and requests
+//! for other resources do not wait at all.
+
+use std::sync::Arc;
+
+use mutext_contract::{Claim, Holder, LeaseId};
+
+/// Lapsed leases that nobody has taken are kept so long, for their holders to revive.
+const LAPSED_KEPT_NS: i64 = 3_600_000_000_000;
+
+/// A request that waits or a lease that stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Entry {
+    /// Its place: whoever came first has the lower one.
+    pub(crate) place: i64,
+    pub(crate) id: LeaseId,
+    pub(crate) holder: Holder,
+    pub(crate) claims: Arc<[Claim]>,
+    pub(crate) ttl_ns: i64,
+    pub(crate) reason: Option<String>,
+    /// The process that it lives in.
+    pub(crate) home: String,
+    /// When it was granted, or began to wait.
+    pub(crate) since_ns: i64,
+    /// Until when it lasts without renewal, or may wait.
+    pub(crate) until_ns: i64,
+    /// The token's counter; `None` while it waits.
+    pub(crate) counter: Option<u64>,
+}
+
+impl Entry {
+    pub(crate) const fn is_held(&self) -> bool {
+        self.counter.is_some()
+    }
+
+    /// Holds, and its time has not run out.
+    pub(crate) const fn stands(&self, now_ns: i64) -> bool {
+        self.is_held() && self.until_ns > now_ns
+    }
+
+    pub(crate) fn conflicts(&self, other: &Self) -> bool {
+        self.claims.iter().any(|own| other.claims.iter().any(|theirs| own.conflicts(theirs)))
+    }
+}
+
+/// What a moment changes: who is granted, and who goes.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Settlement {
+    /// Requests to be granted, first come first.
+    pub(crate) granted: Vec<LeaseId>,
+    /// Leases that had lapsed, and whose resource is granted to another now.
+    pub(crate) superseded: Vec<LeaseId>,
+    /// Requests that waited long enough, and lapsed leases that nobody revived.
+    pub(crate) gone: Vec<LeaseId>,
+}
+
+/// Decides who is next. `entries` are in the order of their places.
+pub(crate) fn settle(entries: &[Entry], now_ns: i64) -> Settlement {
+    let mut settlement = Settlement::default();
+    let mut standing: Vec<&Entry> = entries.iter().filter(|entry| entry.stands(now_ns)).collect();
+    let mut waiting: Vec<&Entry> = Vec::new();
+    for entry in entries {
+        if entry.is_held() {
+            if entry.until_ns + LAPSED_KEPT_NS < now_ns {
+                settlement.gone.push(entry.id);
+            }
+        } else if entry.until_ns <= now_ns {
+            settlement.gone.push(entry.id);
+        } else if standing.iter().chain(&waiting).any(|other| other.conflicts(entry)) {
+            waiting.push(entry);
+        } else {
+            standing.push(entry);
+            settlement.granted.push(entry.id);
+            let lapsed =
+                entries.iter().filter(|other| other.is_held() && !other.stands(now_ns) && other.conflicts(entry));
+            settlement.superseded.extend(lapsed.map(|other| other.id));
+        }
+    }
+    settlement.superseded.retain(|id| !settlement.gone.contains(id));
+    settlement.superseded.sort_unstable();
+    settlement.superseded.dedup();
+    settlement
+}
+
+/// The leases in a waiting request's way, and how many requests are ahead of it.
+pub(crate) fn obstacles<'a>(entries: &'a [Entry], waiter: &Entry, now_ns: i64) -> (Vec<&'a Entry>, usize) {
+    let in_the_way = |entry: &&Entry| entry.id != waiter.id && entry.conflicts(waiter);
+    let leases = entries.iter().filter(|entry| entry.stands(now_ns)).filter(in_the_way).collect();
+    let ahead =
+        entries.iter().filter(|entry| !entry.is_held() && entry.place < waiter.place).filter(in_the_way).count();
+    (leases, ahead)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use mutext_contract::{AgentName, Mode};
+    use proptest::prelude::*;
+
+    fn entry(place: i64, claims: &[(&str, Mode)], until_ns: i64, counter: Option<u64>) -> Entry {
+        Entry {
+            place,
+            id: LeaseId::from_bytes([u8::try_from(place).unwrap(); 16]),
+            holder: Holder::new(AgentName::new("a").unwrap()),
+            claims: claims.iter().map(|(path, mode)| Claim { resource: path.parse().unwrap(), mode: *mode }).collect(),
+            ttl_ns: 10,
+            reason: None,
+            home: String::new(),
+            since_ns: 0,
+            until_ns,
+            counter,
+        }
+    }
+
+    use Mode::{Exclusive as X, Shared as S};
+
+    fn granted(entries: &[Entry]) -> Vec<i64> {
+        let settlement = settle(entries, 100);
+        let place = |id: &LeaseId| entries.iter().find(|entry| entry.id == *id).unwrap().place;
+        settlement.granted.iter().map(place).collect()
+    }
+
+    #[test]
+    fn the_first_to_come_is_the_first_to_be_served() {
+        assert_eq!(granted(&[entry(1, &[("a", X)], 200, None), entry(2, &[("a", X)], 200, None)]), [1]);
+    }
+
+    #[test]
+    fn a_reader_does_not_pass_a_writer_that_waits() {
+        let entries = [
+            entry(1, &[("a", S)], 200, Some(1)),
+            entry(2, &[("a", X)], 200, None),
+            entry(3, &[("a", S)], 200, None),
+            entry(4, &[("b", S)], 200, None),
+        ];
+        assert_eq!(granted(&entries), [4]);
+    }
+
+    #[test]
+    fn a_request_for_several_resources_holds_none_until_it_holds_all() {
+        let entries = [
+            entry(1, &[("a", X)], 200, Some(1)),
+            entry(2, &[("a", X), ("b", X)], 200, None),
+            entry(3, &[("c", X)], 200, None),
+        ];
+        assert_eq!(granted(&entries), [3]);
+    }
+
+    #[test]
+    fn a_lapsed_lease_stands_in_nobodys_way_and_goes_only_when_it_is_taken() {
+        let lapsed = entry(1, &[("a", X)], 50, Some(1));
+        assert_eq!(settle(std::slice::from_ref(&lapsed), 100), Settlement::default());
+        let settlement = settle(&[lapsed.clone(), entry(2, &[("a/b", X)], 200, None)], 100);
+        assert_eq!(settlement.superseded, [lapsed.id]);
+        assert_eq!(settlement.granted.len(), 1);
+    }
+
+    #[test]
+    fn whoever_has_waited_long_enough_is_gone_and_blocks_nobody() {
+        let entries = [entry(1, &[("a", X)], 100, None), entry(2, &[("a", X)], 200, None)];
+        assert_eq!(granted(&entries), [2]);
+    }
+
+    fn entries() -> impl Strategy<Value = Vec<Entry>> {
+        let claim = (prop::sample::select(vec!["/", "a", "a/b", "a/c", "b"]), prop::sample::select(vec![S, X]));
+        let one = (prop::collection::vec(claim, 1..3), 50_i64..200);
+        prop::collection::vec(one, 0..12).prop_map(|all| {
+            all.iter().zip(1..).map(|((claims, until), place)| entry(place, claims, *until, None)).collect()
+        })
+    }
+
+    proptest! {
+        /// Grant, let time pass, grant again: no two leases that stand conflict, and nobody is passed by a later
+        /// request that is in conflict with it.
+        #[test]
+        fn no_two_leases_that_stand_conflict(mut entries in entries(), steps in prop::collection::vec(0_usize..12, 0..20)) {
+            let mut counter = 0;
+            for (step, released) in steps.into_iter().enumerate() {
+                let now = 60 + 5 * i64::try_from(step).unwrap();
+                let settlement = settle(&entries, now);
+                entries.retain(|e| !settlement.gone.contains(&e.id) && !settlement.superseded.contains(&e.id));
+                for id in &settlement.granted {
+                    let granted = entries.iter_mut().find(|e| e.id == *id).unwrap();
+                    counter += 1;
+                    granted.counter = Some(counter);
+                    granted.until_ns = now + granted.ttl_ns;
+                }
+                for (index, one) in entries.iter().enumerate().filter(|(_, e)| e.stands(now)) {
+                    for other in entries[index + 1..].iter().filter(|e| e.stands(now)) {
+                        prop_assert!(!one.conflicts(other), "{one:?} and {other:?}");
+                    }
+                }
+                for waiter in entries.iter().filter(|e| !e.is_held()) {
+                    let (leases, ahead) = obstacles(&entries, waiter, now);
+                    prop_assert!(!leases.is_empty() || ahead > 0, "{waiter:?} waits for nothing");
+                }
+                if released < entries.len() && entries[released].is_held() {
+                    entries.remove(released);
+                }
+            }
+        }
+    }
+}
