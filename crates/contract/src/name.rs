@@ -26,6 +26,12 @@ pub struct InvalidName {
     pub rule: NameRule,
 }
 
+impl From<std::convert::Infallible> for InvalidName {
+    fn from(never: std::convert::Infallible) -> Self {
+        match never {}
+    }
+}
+
 /// The rule that a name breaks; its text ends with the remedy.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]

@@ -26,7 +26,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use mutext_contract::{Deadline, Effect, EngineError, TroubleKind};
+use mutext_contract::{Deadline, Effect, EngineError, EpochSource, TroubleKind};
 
 pub use locks::EmbeddedLocks;
 pub use store::EmbeddedStore;
@@ -81,8 +81,21 @@ impl EmbeddedOptions {
         self
     }
 
-    /// Opens it. Blocks for as long as other processes set the same store up, at most until `deadline`.
-    pub fn open_blocking(self, deadline: Deadline) -> Result<Embedded, EngineError> {
+    /// Opens the locks alone, for documents that lie elsewhere: `epochs` is their store.
+    pub async fn open_locks(
+        self,
+        epochs: Arc<dyn EpochSource>,
+        deadline: Deadline,
+    ) -> Result<Arc<EmbeddedLocks>, EngineError> {
+        let open = move || {
+            self.make_directory()?;
+            EmbeddedLocks::open(&self.dir, epochs, self.look_again, deadline).map(Arc::new)
+        };
+        let opened = tokio::task::spawn_blocking(open).await;
+        opened.unwrap_or_else(|_| Err(worker::stopped("opening the locks", Effect::Unknown)))
+    }
+
+    fn make_directory(&self) -> Result<(), EngineError> {
         fs::create_dir_all(&self.dir).map_err(|error| {
             let kind = match error.kind() {
                 std::io::ErrorKind::PermissionDenied | std::io::ErrorKind::ReadOnlyFilesystem => TroubleKind::ReadOnly,
@@ -90,7 +103,12 @@ impl EmbeddedOptions {
             };
             let remedy = "name a store directory that can be made and written";
             EngineError::new(self.dir.display().to_string(), kind, remedy).caused_by(error)
-        })?;
+        })
+    }
+
+    /// Opens it. Blocks for as long as other processes set the same store up, at most until `deadline`.
+    pub fn open_blocking(self, deadline: Deadline) -> Result<Embedded, EngineError> {
+        self.make_directory()?;
         let options = WriterOptions { sync: self.sync, fenced: self.fenced };
         let store = Arc::new(EmbeddedStore::open(self.dir.join("documents.db"), options, deadline)?);
         let locks = EmbeddedLocks::open(&self.dir, store.clone(), self.look_again, deadline)?;

@@ -15,6 +15,7 @@ use std::fmt;
 use std::time::Instant;
 
 use crate::search::{Finding, search};
+use crate::witness::explains;
 use crate::{Operation, Outcome, SequentialSpec};
 
 /// How many operations of a long prefix are printed: those next to the trouble.
@@ -23,8 +24,8 @@ const PRINTED_PREFIX: usize = 20;
 /// How much work a check may be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Budget {
-    /// How many times the specification may be asked for a step. Each step remembers at most one
-    /// configuration, so this bounds memory too. The same history and the same number of steps
+    /// How many times the specification may be asked for a step. Each configuration remembered
+    /// came of a step, so this bounds memory too. The same history and the same number of steps
     /// always lead to the same verdict.
     pub steps: u64,
     /// When to stop whatever the steps. A verdict that hangs on it may differ from run to run.
@@ -49,7 +50,8 @@ impl Budget {
 }
 
 /// Two million steps: seconds of work and some hundreds of megabytes at the very worst, where an
-/// ordinary history of a few hundred operations takes some thousand steps.
+/// ordinary history of a few hundred operations takes some thousand steps and milliseconds. What
+/// takes more are dozens of processes in flight at once with dozens of unknown outcomes.
 impl Default for Budget {
     fn default() -> Self {
         Self::steps(2_000_000)
@@ -114,7 +116,10 @@ pub fn check<S: SequentialSpec>(initial: &S, history: &[Operation<S::Op, S::Ret>
         return Verdict::Undecided(Undecided::Malformed { index });
     }
     match search(initial, history, budget) {
-        Finding::Order(_) => Verdict::Linearizable,
+        Finding::Order(order) => {
+            debug_assert!(explains(initial, history, &order), "the search found an order that explains nothing");
+            Verdict::Linearizable
+        }
         Finding::GaveUp(undecided) => Verdict::Undecided(undecided),
         Finding::DeadEnd { prefix, state } => Verdict::Violated(counterexample(history, &prefix, state)),
     }
@@ -177,13 +182,17 @@ where
 {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("not linearizable: no order of these operations explains what they returned")?;
-        write!(f, "\nthe longest order that holds takes {} of them:", self.prefix.len())?;
-        let hidden = self.prefix.len().saturating_sub(PRINTED_PREFIX);
-        if hidden > 0 {
-            write!(f, "\n  … {hidden} earlier")?;
+        if self.prefix.is_empty() {
+            write!(f, "\nfrom {}, where it all began, none of these can go first:", self.state)?;
+        } else {
+            write!(f, "\nthe longest order that holds takes {} of them:", self.prefix.len())?;
+            let hidden = self.prefix.len().saturating_sub(PRINTED_PREFIX);
+            if hidden > 0 {
+                write!(f, "\n  … {hidden} earlier")?;
+            }
+            list(f, &self.prefix[hidden..])?;
+            write!(f, "\nand leaves {}, from where none of these can go on:", self.state)?;
         }
-        list(f, &self.prefix[hidden..])?;
-        write!(f, "\nand leaves {}, from where none of these can go on:", self.state)?;
         list(f, &self.stuck)?;
         if !self.unknown.is_empty() {
             f.write_str("\nwhether or not these happened:")?;

@@ -184,6 +184,12 @@ mod tests {
     }
 
     #[test]
+    fn two_processes_do_not_share_a_lease() {
+        let second = Section { lease: "lease-1".to_owned(), ..section(2, "a", 5, 15) };
+        assert_eq!(overlaps(&[section(1, "a", 0, 10), second]).len(), 1);
+    }
+
+    #[test]
     fn a_backwards_section_convicts_nobody() {
         let backwards = section(2, "a", 8, 4);
         assert!(backwards.is_backwards());

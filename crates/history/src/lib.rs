@@ -58,6 +58,7 @@ mod spec;
 mod timeline;
 mod tokens;
 mod visited;
+mod witness;
 
 pub use check::{Budget, Counterexample, Undecided, Verdict, check};
 pub use exclusion::{Overlap, Section, overlaps};

@@ -39,35 +39,17 @@ pub enum Outcome<R> {
 impl<O, R> Operation<O, R> {
     /// An operation that happened between `invoked` and `returned`.
     pub fn ok(process: u64, invoked: u64, returned: u64, op: O, result: R) -> Self {
-        Self {
-            process,
-            invoked,
-            returned: Some(returned),
-            op,
-            outcome: Outcome::Ok(result),
-        }
+        Self { process, invoked, returned: Some(returned), op, outcome: Outcome::Ok(result) }
     }
 
     /// An operation that certainly did not happen.
     pub fn failed(process: u64, invoked: u64, returned: u64, op: O) -> Self {
-        Self {
-            process,
-            invoked,
-            returned: Some(returned),
-            op,
-            outcome: Outcome::Failed,
-        }
+        Self { process, invoked, returned: Some(returned), op, outcome: Outcome::Failed }
     }
 
     /// An operation that may have happened at any time after `invoked`.
     pub fn unknown(process: u64, invoked: u64, op: O) -> Self {
-        Self {
-            process,
-            invoked,
-            returned: None,
-            op,
-            outcome: Outcome::Unknown,
-        }
+        Self { process, invoked, returned: None, op, outcome: Outcome::Unknown }
     }
 
     /// The last moment at which the operation can have taken effect; `None` when there is no such
@@ -81,8 +63,7 @@ impl<O, R> Operation<O, R> {
 
     /// Whether the operation returned before it was invoked: a fault of the harness, not a finding.
     pub fn is_backwards(&self) -> bool {
-        self.returned
-            .is_some_and(|returned| returned < self.invoked)
+        self.returned.is_some_and(|returned| returned < self.invoked)
     }
 }
 
@@ -130,9 +111,6 @@ mod tests {
     fn an_operation_survives_a_round_trip_through_json() {
         let op = Operation::ok(1, 2, 3, "read".to_owned(), 9_u64);
         let text = serde_json::to_string(&op).unwrap();
-        assert_eq!(
-            serde_json::from_str::<Operation<String, u64>>(&text).unwrap(),
-            op
-        );
+        assert_eq!(serde_json::from_str::<Operation<String, u64>>(&text).unwrap(), op);
     }
 }

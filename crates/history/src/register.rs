@@ -55,14 +55,11 @@ impl<V: Clone + fmt::Debug + Eq + Hash> SequentialSpec for Register<V> {
     fn step(&self, op: &Self::Op, ret: Option<&Self::Ret>) -> Vec<Self> {
         let next = match (op, ret) {
             (RegisterOp::Read, None) => Some(self.0.clone()),
-            (RegisterOp::Read, Some(RegisterRet::Saw(value))) => {
-                (*value == self.0).then(|| value.clone())
+            (RegisterOp::Read, Some(RegisterRet::Saw(value))) => (*value == self.0).then(|| value.clone()),
+            (RegisterOp::Write(to), None | Some(RegisterRet::Written)) | (RegisterOp::Update { to }, None) => {
+                Some(to.clone())
             }
-            (RegisterOp::Write(to), None | Some(RegisterRet::Written))
-            | (RegisterOp::Update { to }, None) => Some(to.clone()),
-            (RegisterOp::Update { to }, Some(RegisterRet::Saw(value))) => {
-                (*value == self.0).then(|| to.clone())
-            }
+            (RegisterOp::Update { to }, Some(RegisterRet::Saw(value))) => (*value == self.0).then(|| to.clone()),
             // An answer that belongs to another kind of operation is never right.
             (RegisterOp::Read | RegisterOp::Update { .. }, Some(RegisterRet::Written))
             | (RegisterOp::Write(_), Some(RegisterRet::Saw(_))) => None,
@@ -158,10 +155,7 @@ mod tests {
     #[test]
     fn an_update_is_legal_only_on_the_value_it_saw() {
         let op = RegisterOp::Update { to: 2 };
-        assert_eq!(
-            Register(1).step(&op, Some(&RegisterRet::Saw(1))),
-            [Register(2)]
-        );
+        assert_eq!(Register(1).step(&op, Some(&RegisterRet::Saw(1))), [Register(2)]);
         assert_eq!(Register(0).step(&op, Some(&RegisterRet::Saw(1))), []);
     }
 
@@ -176,10 +170,7 @@ mod tests {
     #[test]
     fn a_read_sees_the_value_and_nothing_else() {
         let read = RegisterOp::Read;
-        assert_eq!(
-            Register(1).step(&read, Some(&RegisterRet::Saw(1))),
-            [Register(1)]
-        );
+        assert_eq!(Register(1).step(&read, Some(&RegisterRet::Saw(1))), [Register(1)]);
         assert_eq!(Register(1).step(&read, Some(&RegisterRet::Saw(2))), []);
         assert_eq!(Register(1).step(&read, None), [Register(1)]);
     }

@@ -32,8 +32,8 @@ pub(crate) fn search<S: SequentialSpec>(
     let mut search = Search::new(initial.clone(), history, budget);
     match search.run() {
         Err(undecided) => Finding::GaveUp(undecided),
-        Ok(true) => Finding::Order(search.path),
-        Ok(false) => Finding::DeadEnd { prefix: search.longest.path, state: search.longest.state },
+        Ok(Some(order)) => Finding::Order(order),
+        Ok(None) => Finding::DeadEnd { prefix: search.longest.path, state: search.longest.state },
     }
 }
 
@@ -55,12 +55,8 @@ struct Search<'h, S: SequentialSpec> {
     steps: u64,
     /// How many operations must have happened.
     required: usize,
-    /// The operations taken so far, in order; the certain and the unknown ones as sets.
-    path: Vec<usize>,
+    /// The certain operations taken so far.
     certain: Bits,
-    unknown: Bits,
-    /// How many of the path are certain.
-    depth: usize,
     longest: Longest<S>,
 }
 
@@ -71,13 +67,45 @@ struct Longest<S> {
     state: S,
 }
 
-/// One configuration on the stack, and what is left to try from it.
+/// The place after some number of certain operations: one level of the stack.
 struct Level<S> {
-    state: S,
-    candidates: IntoIter<usize>,
-    /// The candidate being tried, and the states it may still leave behind.
+    /// The operations that may go next.
+    certain: Vec<usize>,
+    unknown: Vec<usize>,
+    /// The configurations here, which differ in the unknown operations spent. Found breadth first,
+    /// so that one is reached with few of them spent before it is with many, which the memory of
+    /// visited configurations then rules out.
+    nodes: Vec<Node<S>>,
+    /// The node being explored; what is left to try from it; what is being tried, and the states
+    /// that it may still leave behind.
+    here: usize,
+    untried: IntoIter<usize>,
     trying: usize,
     successors: IntoIter<S>,
+    /// Whether unknown operations are worth trying from this node.
+    may_spend: bool,
+}
+
+/// A configuration: the unknown operations spent on the way, and the state they left.
+struct Node<S> {
+    state: S,
+    unknown: Bits,
+    /// The node of the same level that it came from, and by which unknown operation.
+    via: Option<(usize, usize)>,
+}
+
+impl<S> Level<S> {
+    /// The unknown operations that lead from the first node to the one being explored.
+    fn spent_here(&self) -> Vec<usize> {
+        let mut spent = Vec::new();
+        let mut node = self.here;
+        while let Some((from, operation)) = self.nodes.get(node).and_then(|node| node.via) {
+            spent.push(operation);
+            node = from;
+        }
+        spent.reverse();
+        spent
+    }
 }
 
 impl<'h, S: SequentialSpec> Search<'h, S> {
@@ -89,101 +117,122 @@ impl<'h, S: SequentialSpec> Search<'h, S> {
             budget,
             steps: 0,
             required: history.iter().filter(|op| matches!(op.outcome, Outcome::Ok(_))).count(),
-            path: Vec::new(),
             certain: Bits::new(history.len()),
-            unknown: Bits::new(history.len()),
-            depth: 0,
             longest: Longest { depth: 0, path: Vec::new(), state: initial },
         }
     }
 
-    /// Whether there is an order; it is left in `path`.
-    fn run(&mut self) -> Result<bool, Undecided> {
-        let mut stack = vec![self.level(self.longest.state.clone())?];
-        while let Some(level) = stack.last_mut() {
-            if self.depth == self.required {
-                return Ok(true);
-            }
+    /// The order found, if there is one.
+    fn run(&mut self) -> Result<Option<Vec<usize>>, Undecided> {
+        let initial = Node { state: self.longest.state.clone(), unknown: Bits::new(self.history.len()), via: None };
+        self.visited.insert(&self.certain, &initial.unknown, initial.state.clone());
+        let mut stack = vec![self.level(initial)?];
+        while stack.len() <= self.required {
+            let Some(level) = stack.last_mut() else { return Ok(None) };
             if let Some(state) = level.successors.next() {
-                // Leaving the state alone, an unknown operation explains nothing.
-                if self.is_certain(level.trying) || state != level.state {
-                    let taken = level.trying;
-                    if self.take(taken, &state) {
-                        let next = self.level(state)?;
-                        stack.push(next);
-                    }
+                if let Some(node) = self.take(level.trying, state, &level.nodes[level.here].unknown) {
+                    let next = self.level(node)?;
+                    stack.push(next);
                 }
-            } else if let Some(candidate) = level.candidates.next() {
-                level.trying = candidate;
-                level.successors = self.step(&level.state, candidate)?.into_iter();
+            } else if let Some(operation) = level.untried.next() {
+                level.trying = operation;
+                level.successors = self.step(&level.nodes[level.here].state, operation)?.into_iter();
             } else {
-                let Some(Level { state, .. }) = stack.pop() else { break };
-                self.note_longest(state);
-                self.untake();
+                if level.may_spend {
+                    self.spend(level)?;
+                }
+                level.here += 1;
+                if level.here < level.nodes.len() {
+                    self.enter(level)?;
+                } else {
+                    self.turn_back(&mut stack);
+                }
             }
         }
-        Ok(false)
+        Ok(Some(path(&stack)))
     }
 
-    /// What can be tried from `state` after the operations on the path.
-    fn level(&mut self, state: S) -> Result<Level<S>, Undecided> {
-        let (mut candidates, unknown): (Vec<_>, Vec<_>) =
-            self.timeline.candidates().partition(|&index| self.is_certain(index));
-        // A read that is legal here can go here: it changes nothing for those after it. So if
-        // there is one, it is the only candidate. Otherwise reads that are not legal are dropped.
-        let mut legal_read = None;
-        let mut rest = Vec::with_capacity(candidates.len() + unknown.len());
-        for candidate in candidates.drain(..) {
-            if !S::is_read_only(&self.history[candidate].op) {
-                rest.push(candidate);
-            } else if !self.step(&state, candidate)?.is_empty() {
-                legal_read = Some(candidate);
+    /// The level that begins with this node.
+    fn level(&mut self, first: Node<S>) -> Result<Level<S>, Undecided> {
+        let (mut certain, unknown): (Vec<_>, _) = self.timeline.candidates().partition(|&index| self.is_certain(index));
+        // What returned first is the most urgent: until it has gone, nothing invoked later can.
+        certain.sort_by_key(|&index| self.history[index].effective_until().unwrap_or(u64::MAX));
+        let mut level = Level {
+            certain,
+            unknown,
+            nodes: vec![first],
+            here: 0,
+            untried: Vec::new().into_iter(),
+            trying: usize::MAX,
+            successors: Vec::new().into_iter(),
+            may_spend: true,
+        };
+        self.enter(&mut level)?;
+        Ok(level)
+    }
+
+    /// Decides what to try from the node that is explored next.
+    ///
+    /// A read that is legal here can go here: it changes nothing for those after it. So if there is
+    /// one, nothing else need be tried. Reads that are not legal need no second look.
+    fn enter(&mut self, level: &mut Level<S>) -> Result<(), Undecided> {
+        let state = &level.nodes[level.here].state;
+        let mut untried = Vec::with_capacity(level.certain.len());
+        level.may_spend = true;
+        for &operation in &level.certain {
+            if !S::is_read_only(&self.history[operation].op) {
+                untried.push(operation);
+            } else if !self.step(state, operation)?.is_empty() {
+                untried = vec![operation];
+                level.may_spend = false;
                 break;
             }
         }
-        // Unknown operations come last, so that a place is first reached with few of them spent.
-        rest.extend(unknown);
-        let candidates = legal_read.map_or(rest, |read| vec![read]);
-        Ok(Level { state, candidates: candidates.into_iter(), trying: usize::MAX, successors: Vec::new().into_iter() })
+        level.untried = untried.into_iter();
+        Ok(())
     }
 
-    /// Puts an operation on the path unless that leads to a place that was visited.
-    fn take(&mut self, operation: usize, state: &S) -> bool {
-        let is_certain = self.is_certain(operation);
-        self.toggle(operation);
-        if !self.visited.insert(&self.certain, &self.unknown, state.clone()) {
-            self.toggle(operation);
-            return false;
+    /// Takes a certain operation, unless that leads to a place that was visited.
+    fn take(&mut self, operation: usize, state: S, unknown: &Bits) -> Option<Node<S>> {
+        self.certain.toggle(operation);
+        if !self.visited.insert(&self.certain, unknown, state.clone()) {
+            self.certain.toggle(operation);
+            return None;
         }
         self.timeline.lift(operation);
-        self.path.push(operation);
-        self.depth += usize::from(is_certain);
-        true
+        Some(Node { state, unknown: unknown.clone(), via: None })
     }
 
-    fn untake(&mut self) {
-        if let Some(operation) = self.path.pop() {
-            self.toggle(operation);
-            self.timeline.put_back(operation);
-            self.depth -= usize::from(self.is_certain(operation));
+    /// Adds the nodes that one more unknown operation leads to. One that leaves the state alone
+    /// leads to none: the memory rules it out.
+    fn spend(&mut self, level: &mut Level<S>) -> Result<(), Undecided> {
+        for &operation in &level.unknown {
+            let from = &level.nodes[level.here];
+            if from.unknown.contains(operation) {
+                continue;
+            }
+            let mut unknown = from.unknown.clone();
+            unknown.toggle(operation);
+            let via = Some((level.here, operation));
+            let mut found = self.step(&from.state, operation)?;
+            found.retain(|state| self.visited.insert(&self.certain, &unknown, state.clone()));
+            level.nodes.extend(found.into_iter().map(|state| Node { state, unknown: unknown.clone(), via }));
         }
+        Ok(())
     }
 
-    fn toggle(&mut self, operation: usize) {
-        if self.is_certain(operation) {
-            self.certain.toggle(operation);
-        } else {
-            self.unknown.toggle(operation);
+    /// Leaves a level that leads nowhere. Paths are compared here: each longest one ends in one.
+    fn turn_back(&mut self, stack: &mut Vec<Level<S>>) {
+        let depth = stack.len() - 1;
+        if let Some(level) = stack.last().filter(|_| depth > self.longest.depth) {
+            // All nodes of the level are behind it, so the path stops short of its unknown operations.
+            let state = level.nodes[0].state.clone();
+            self.longest = Longest { depth, path: path(stack), state };
         }
-    }
-
-    /// Paths are compared where the search turns back: each longest one ends there. Among equals
-    /// the one with the fewest unknown operations is the easiest to read.
-    fn note_longest(&mut self, state: S) {
-        let longest = &self.longest;
-        let is_shorter = self.depth == longest.depth && self.path.len() < longest.path.len();
-        if self.depth > longest.depth || is_shorter {
-            self.longest = Longest { depth: self.depth, path: self.path.clone(), state };
+        stack.pop();
+        if let Some(below) = stack.last() {
+            self.certain.toggle(below.trying);
+            self.timeline.put_back(below.trying);
         }
     }
 
@@ -206,4 +255,16 @@ impl<'h, S: SequentialSpec> Search<'h, S> {
             Outcome::Failed => Vec::new(),
         })
     }
+}
+
+/// The operations that lead to the top of the stack.
+fn path<S>(stack: &[Level<S>]) -> Vec<usize> {
+    let mut path = Vec::new();
+    for (depth, level) in stack.iter().enumerate() {
+        path.extend(level.spent_here());
+        if depth + 1 < stack.len() {
+            path.push(level.trying);
+        }
+    }
+    path
 }

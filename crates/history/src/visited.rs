@@ -19,6 +19,10 @@ impl Bits {
         self.0[member / 64] ^= 1 << (member % 64);
     }
 
+    pub(crate) fn contains(&self, member: usize) -> bool {
+        self.0[member / 64] & (1 << (member % 64)) != 0
+    }
+
     fn is_subset(&self, other: &Self) -> bool {
         self.0.iter().zip(&other.0).all(|(mine, theirs)| mine & !theirs == 0)
     }

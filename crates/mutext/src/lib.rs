@@ -1,1 +1,58 @@
-//! placeholder
+//! Shared context for many agents, with locks that hold.
+//!
+//! Several agents keep their plans, notes and task boards in one place, and change them at the same time. Mutext is
+//! that place: documents with revisions, leases with fencing tokens, and a store that checks both in the transaction
+//! that writes, so that **no acknowledged update is lost**, whatever dies or pauses.
+//!
+//! - [`Mutext::open`] opens documents and locks by their [`Address`]; [`Mutext::context`] gives a [`Context`].
+//! - [`Context::get`], [`Context::put`], [`Context::commit`], [`Context::list`], [`Context::history`]: documents.
+//! - [`Context::update`]: read, change, write back, under a lease or by compare-and-set.
+//! - [`Context::lock`]: a [`LockGuard`] for work that takes longer. It is renewed while it lives, and tells when it
+//!   is lost; reads and writes through it are fenced.
+//!
+//! ```
+//! # async fn example(dir: &std::path::Path) -> Result<(), mutext::Error> {
+//! use mutext::{Address, Error, Mutext, Precondition, Settings};
+//!
+//! let mutext = Mutext::open(&Address::embedded(dir), None).await?;
+//! let planner = mutext.context("research-42", Settings::new("planner".try_into()?))?;
+//! let critic = mutext.context("research-42", Settings::new("critic".try_into()?))?;
+//!
+//! let first = planner.put("plan.md", "measure", Precondition::Absent).await?;
+//! critic.put("plan.md", "measure twice", Precondition::Exact(first)).await?;
+//!
+//! // The planner still thinks that the plan is as it wrote it. It is told, and shown what is there now.
+//! match planner.put("plan.md", "cut", Precondition::Exact(first)).await {
+//!     Err(Error::Conflict(conflict)) => {
+//!         let current = conflict.current.expect("there is a plan");
+//!         assert_eq!(current.content.as_str(), "measure twice");
+//!         assert_eq!(current.author.as_str(), "critic");
+//!     }
+//!     other => panic!("{other:?}"),
+//! }
+//! # Ok(())
+//! # }
+//! # let dir = std::env::temp_dir().join(format!("mutext-lib-{}", std::process::id()));
+//! # tokio::runtime::Runtime::new().unwrap().block_on(example(&dir)).unwrap();
+//! # std::fs::remove_dir_all(&dir).unwrap();
+//! ```
+
+mod address;
+mod context;
+mod error;
+mod guard;
+mod keeper;
+mod update;
+
+pub use address::Address;
+pub use context::{Context, Mutext, Settings};
+pub use error::Error;
+pub use guard::{Lock, LockGuard, OnLapse};
+pub use mutext_contract::{
+    Action, AgentName, Blocked, Change, Claim, Commit, CommitRecord, Committed, Conflict, Content, ContextName, Cursor,
+    Document, DocumentPath, Effect, EngineError, Entry, Fence, Fenced, FencingToken, Holder, HolderId, Holding,
+    IdempotencyKey, InvalidDuration, InvalidJson, InvalidName, InvalidToken, Kind, Lease, LeaseId, Listing,
+    LockCapabilities, LockTable, Loss, Mode, NameRule, PastRevision, PathPrefix, Precondition, Release, Resource,
+    Revision, StoreCapabilities, TroubleKind, Ttl, Wait, Waiter,
+};
+pub use update::{Strategy, UpdateOptions, Updated};

@@ -1,0 +1,377 @@
+//! The one way in: documents of a context, and locks over them.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use mutext_contract::{
+    Action, AgentName, Commit, CommitRecord, Committed, Content, ContextName, Cursor, Deadline, Document, DocumentPath,
+    DocumentStore, Entry, Fence, FencedRead, Holder, InvalidName, LeaseId, Listing, LockCapabilities, LockService,
+    LockTable, Outcome, PastRevision, PathPrefix, Precondition, Refusal, Release, Resource, Revision,
+    StoreCapabilities, Ttl, Wait,
+};
+
+use crate::address::{self, Address};
+use crate::keeper::Keeper;
+use crate::{Error, Lock, OnLapse};
+
+/// How a program uses Mutext; every value has a default.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// What this agent calls itself.
+    pub agent: AgentName,
+    /// How long a lease lasts without renewal: 10 s.
+    pub ttl: Ttl,
+    /// How long an acquire may queue: 500 ms.
+    pub wait: Wait,
+    /// How long any other operation may take before it gives up: 10 s.
+    pub patience: Duration,
+    /// The largest document, in bytes: 1 MiB.
+    pub document_bytes_max: usize,
+    /// What a write through a guard does when its lease has lapsed: revalidate.
+    pub on_lapse: OnLapse,
+}
+
+impl Settings {
+    /// The defaults, for an agent of this name.
+    pub const fn new(agent: AgentName) -> Self {
+        Self {
+            agent,
+            ttl: Ttl::DEFAULT,
+            wait: Wait::DEFAULT,
+            patience: Duration::from_secs(10),
+            document_bytes_max: 1024 * 1024,
+            on_lapse: OnLapse::Revalidate,
+        }
+    }
+}
+
+struct Shared {
+    store: Arc<dyn DocumentStore>,
+    locks: Arc<dyn LockService>,
+    keeper: Keeper,
+}
+
+/// An open pair of engines: documents and locks. Cloning is cheap; contexts are had from it.
+///
+/// ```
+/// # async fn example(dir: &std::path::Path) -> Result<(), mutext::Error> {
+/// use mutext::{Address, Mutext, Precondition, Settings};
+///
+/// let mutext = Mutext::open(&Address::embedded(dir), None).await?;
+/// let context = mutext.context("research-42", Settings::new("planner".try_into()?))?;
+/// context.put("plan.md", "1. read", Precondition::Absent).await?;
+///
+/// let updated = context
+///     .update("plan.md", |plan| async move {
+///         let plan = plan.map(|plan| plan.content.as_str().to_owned()).unwrap_or_default();
+///         Ok::<_, mutext::Error>(format!("{plan}\n2. write").into())
+///     })
+///     .await?;
+/// assert_eq!(updated.revision.0, 2);
+/// # Ok(())
+/// # }
+/// # let dir = std::env::temp_dir().join(format!("mutext-doc-{}", std::process::id()));
+/// # tokio::runtime::Runtime::new().unwrap().block_on(example(&dir)).unwrap();
+/// # std::fs::remove_dir_all(&dir).unwrap();
+/// ```
+#[derive(Clone)]
+pub struct Mutext {
+    shared: Arc<Shared>,
+}
+
+impl fmt::Debug for Mutext {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Mutext").field("store", &self.shared.store).field("locks", &self.shared.locks).finish()
+    }
+}
+
+impl Mutext {
+    /// How long opening may wait for other processes that set the same store up.
+    const OPENING: Duration = Duration::from_secs(15);
+
+    /// Opens the documents at `store`, and the locks at `locks` or else at the same address.
+    pub async fn open(store: &Address, locks: Option<&Address>) -> Result<Self, Error> {
+        let engines = address::open(store, locks.unwrap_or(store), Deadline::after(Self::OPENING)).await?;
+        Self::with_engines(engines.store, engines.locks)
+    }
+
+    /// Over engines that are open already.
+    pub fn with_engines(store: Arc<dyn DocumentStore>, locks: Arc<dyn LockService>) -> Result<Self, Error> {
+        let keeper = Keeper::start(Arc::clone(&locks))?;
+        Ok(Self { shared: Arc::new(Shared { store, locks, keeper }) })
+    }
+
+    /// The context of this name; it begins to exist with its first document.
+    pub fn context<N>(&self, name: N, settings: Settings) -> Result<Context, Error>
+    where
+        N: TryInto<ContextName>,
+        Error: From<N::Error>,
+    {
+        let holder = Holder::new(settings.agent.clone());
+        Ok(Context { mutext: self.clone(), name: name.try_into()?, holder, settings: Arc::new(settings) })
+    }
+
+    /// What the two engines can do.
+    pub fn capabilities(&self) -> (StoreCapabilities, LockCapabilities) {
+        (self.shared.store.capabilities(), self.shared.locks.capabilities())
+    }
+
+    /// Ready once every lease that was given back so far is given back. Call it before the process ends; without it
+    /// the next waiter finds out by itself.
+    pub async fn finish(&self) {
+        self.shared.keeper.finish().await;
+    }
+}
+
+/// A named, shared space of documents, as one agent sees it. Cloning is cheap and keeps the same holder.
+#[derive(Debug, Clone)]
+pub struct Context {
+    mutext: Mutext,
+    name: ContextName,
+    holder: Holder,
+    settings: Arc<Settings>,
+}
+
+impl Context {
+    /// Its name.
+    pub const fn name(&self) -> &ContextName {
+        &self.name
+    }
+
+    /// Who takes leases through it.
+    pub const fn holder(&self) -> &Holder {
+        &self.holder
+    }
+
+    /// The author of its commits.
+    pub const fn agent(&self) -> &AgentName {
+        &self.holder.agent
+    }
+
+    /// How it is used.
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    pub(crate) fn lock_service(&self) -> &Arc<dyn LockService> {
+        &self.mutext.shared.locks
+    }
+
+    pub(crate) fn keeper(&self) -> &Keeper {
+        &self.mutext.shared.keeper
+    }
+
+    pub(crate) fn deadline(&self) -> Deadline {
+        Deadline::after(self.settings.patience)
+    }
+
+    fn store(&self) -> &dyn DocumentStore {
+        &*self.mutext.shared.store
+    }
+
+    /// The document at `path`, or none.
+    pub async fn get<P>(&self, path: P) -> Result<Option<Document>, Error>
+    where
+        P: TryInto<DocumentPath>,
+        Error: From<P::Error>,
+    {
+        self.get_by(&path.try_into()?, self.deadline()).await
+    }
+
+    pub(crate) async fn get_by(&self, path: &DocumentPath, deadline: Deadline) -> Result<Option<Document>, Error> {
+        Ok(self.store().read(&self.name, path, deadline).await?)
+    }
+
+    /// The document at `path`, read under a lease that this process may not hold itself, such as one inherited from
+    /// `mutext lock`: the store refuses older tokens for it from then on.
+    ///
+    /// Errors with [`Error::LeaseLost`] where a later holder has been there, [`Error::NotCovered`] outside the fence.
+    pub async fn get_under<P>(&self, path: P, fence: &Fence) -> Result<Option<Document>, Error>
+    where
+        P: TryInto<DocumentPath>,
+        Error: From<P::Error>,
+    {
+        let path = path.try_into()?;
+        if !fence.covers(&path) {
+            return Err(Error::NotCovered { path, resources: fence.resources.clone() });
+        }
+        match self.read_fenced(&path, fence).await? {
+            FencedRead::Read(document) => Ok(document),
+            FencedRead::Fenced(fenced) => Err(refused_under(fence, Refusal::Fenced(fenced))),
+        }
+    }
+
+    pub(crate) async fn read_fenced(&self, path: &DocumentPath, fence: &Fence) -> Result<FencedRead, Error> {
+        Ok(self.store().read_fenced(&self.name, path, fence, self.deadline()).await?)
+    }
+
+    /// Writes `content` to `path` where `precondition` holds.
+    ///
+    /// Errors with [`Error::Conflict`], which carries the current document. Dropping the future does not stop the
+    /// write: it happens or not; a [`Commit`] with an idempotency key learns which by trying again.
+    pub async fn put<P>(
+        &self,
+        path: P,
+        content: impl Into<Content>,
+        precondition: Precondition,
+    ) -> Result<Revision, Error>
+    where
+        P: TryInto<DocumentPath>,
+        Error: From<P::Error>,
+    {
+        let commit = Commit::new(self.agent().clone()).put(path.try_into()?, content.into(), precondition);
+        self.commit(commit).await.map(|committed| only(&committed))
+    }
+
+    /// Deletes the document at `path` where `precondition` holds; its history stays.
+    pub async fn delete<P>(&self, path: P, precondition: Precondition) -> Result<Revision, Error>
+    where
+        P: TryInto<DocumentPath>,
+        Error: From<P::Error>,
+    {
+        let commit = Commit::new(self.agent().clone()).delete(path.try_into()?, precondition);
+        self.commit(commit).await.map(|committed| only(&committed))
+    }
+
+    /// Makes one atomic change of one or more documents: all or none.
+    ///
+    /// With an idempotency key, a retry after a lost answer happens once and returns the first answer.
+    pub async fn commit(&self, commit: Commit) -> Result<Committed, Error> {
+        let fence = commit.fence.clone();
+        match (self.try_commit(commit).await?, fence) {
+            (Outcome::Committed(committed), _) => Ok(committed),
+            (Outcome::Refused(refusal), Some(fence)) => Err(refused_under(&fence, refusal)),
+            (Outcome::Refused(refusal), None) => Err(refused(refusal)),
+        }
+    }
+
+    pub(crate) async fn try_commit(&self, commit: Commit) -> Result<Outcome, Error> {
+        self.check(&commit)?;
+        Ok(self.store().commit(&self.name, &commit, self.deadline()).await?)
+    }
+
+    fn check(&self, commit: &Commit) -> Result<(), Error> {
+        let limit = self.settings.document_bytes_max;
+        let count = commit.changes.len();
+        if count == 0 || count > Commit::CHANGES_MAX {
+            let rule = format!("it changes {count} documents; it must change 1 to {}", Commit::CHANGES_MAX);
+            return Err(Error::InvalidCommit(rule));
+        }
+        let mut paths: Vec<&DocumentPath> = commit.changes.iter().map(|change| &change.path).collect();
+        paths.sort_unstable();
+        if let Some([twice, ..]) = paths.windows(2).find(|pair| pair[0] == pair[1]) {
+            return Err(Error::InvalidCommit(format!("it changes {twice} twice; make one change of the two")));
+        }
+        for change in &commit.changes {
+            if let Action::Put(content) = &change.action
+                && content.size() > limit
+            {
+                return Err(Error::TooLarge { path: change.path.clone(), size: content.size(), limit });
+            }
+            if let Some(fence) = commit.fence.as_ref().filter(|fence| !fence.covers(&change.path)) {
+                return Err(Error::NotCovered { path: change.path.clone(), resources: fence.resources.clone() });
+            }
+        }
+        Ok(())
+    }
+
+    /// All documents whose paths begin with `prefix`, in the order of their paths.
+    pub async fn list<P>(&self, prefix: P) -> Result<Vec<Entry>, Error>
+    where
+        P: TryInto<PathPrefix>,
+        Error: From<P::Error>,
+    {
+        let prefix = prefix.try_into()?;
+        let mut entries = Vec::new();
+        let mut after = None;
+        loop {
+            let mut page = self.list_page(&prefix, after.as_ref(), 1000).await?;
+            entries.append(&mut page.entries);
+            match page.next {
+                Some(next) => after = Some(next),
+                None => return Ok(entries),
+            }
+        }
+    }
+
+    /// At most `limit` documents whose paths begin with `prefix`, after `after`.
+    pub async fn list_page(
+        &self,
+        prefix: &PathPrefix,
+        after: Option<&DocumentPath>,
+        limit: usize,
+    ) -> Result<Listing, Error> {
+        Ok(self.store().list(&self.name, prefix, after, limit, self.deadline()).await?)
+    }
+
+    /// At most `limit` revisions of the document at `path`, newest first, before `before`.
+    pub async fn history<P>(&self, path: P, before: Option<Revision>, limit: usize) -> Result<Vec<PastRevision>, Error>
+    where
+        P: TryInto<DocumentPath>,
+        Error: From<P::Error>,
+    {
+        Ok(self.store().history(&self.name, &path.try_into()?, before, limit, self.deadline()).await?)
+    }
+
+    /// At most `limit` commits after `after`, in order and without gaps; waits for one for at most `wait`.
+    pub async fn changes(&self, after: Cursor, limit: usize, wait: Duration) -> Result<Vec<CommitRecord>, Error> {
+        Ok(self.store().changes(&self.name, after, limit, Deadline::after(wait)).await?)
+    }
+
+    /// Asks for the lock on `resource` and all below it: await it, or adjust it first.
+    ///
+    /// ```
+    /// # async fn example(context: &mutext::Context) -> Result<(), mutext::Error> {
+    /// let guard = context.lock("tasks/").reason("re-ordering").await?;
+    /// let board = guard.get("tasks/board").await?;
+    /// // ... think ...
+    /// guard.put("tasks/board", "reordered").await?;
+    /// guard.release().await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn lock<R>(&self, resource: R) -> Lock<'_>
+    where
+        R: TryInto<Resource>,
+        InvalidName: From<R::Error>,
+    {
+        Lock::new(self, resource.try_into().map_err(InvalidName::from))
+    }
+
+    /// Who holds what, and who waits.
+    pub async fn locks(&self) -> Result<LockTable, Error> {
+        Ok(self.lock_service().inspect(&self.name, self.deadline()).await?)
+    }
+
+    /// Breaks another's lease: the next waiter is served, and the holder is told who did it and why.
+    pub async fn revoke(&self, lease: LeaseId, reason: &str) -> Result<Release, Error> {
+        Ok(self.lock_service().revoke(&self.name, lease, self.agent(), reason, self.deadline()).await?)
+    }
+}
+
+/// The revision of a commit of one document.
+pub(crate) fn only(committed: &Committed) -> Revision {
+    committed.revisions.first().map_or(Revision(0), |(_, revision)| *revision)
+}
+
+pub(crate) fn refused(refusal: Refusal) -> Error {
+    match refusal {
+        Refusal::Conflict(conflict) => Error::Conflict(conflict),
+        Refusal::KeyReused { key } => Error::KeyReused { key },
+        Refusal::Fenced(fenced) => Error::LeaseLost {
+            resources: vec![Resource::from(fenced.path)],
+            loss: mutext_contract::Loss::Superseded,
+            current: fenced.current.map(Box::new),
+        },
+    }
+}
+
+fn refused_under(fence: &Fence, refusal: Refusal) -> Error {
+    match refused(refusal) {
+        Error::LeaseLost { loss, current, .. } => {
+            Error::LeaseLost { resources: fence.resources.clone(), loss, current }
+        }
+        other => other,
+    }
+}

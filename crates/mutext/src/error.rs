@@ -1,0 +1,124 @@
+//! What can go wrong for a user of the library, with the data that a caller needs to go on.
+
+use std::time::Duration;
+
+use mutext_contract::{
+    Blocked, Conflict, Document, DocumentPath, EngineError, Holding, IdempotencyKey, InvalidDuration, InvalidJson,
+    InvalidName, Loss, Resource,
+};
+
+/// Why an operation did not do what was asked.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A name breaks a rule.
+    #[error(transparent)]
+    InvalidName(#[from] InvalidName),
+    /// A TTL or a wait is outside its bounds.
+    #[error(transparent)]
+    InvalidDuration(#[from] InvalidDuration),
+    /// A content that was to be JSON is not.
+    #[error(transparent)]
+    InvalidJson(#[from] InvalidJson),
+    /// An address that no engine of this build understands.
+    #[error("address {address:?} is not valid: {rule}")]
+    InvalidAddress {
+        /// The address, without any password.
+        address: String,
+        /// What is wrong with it, and what would be right.
+        rule: String,
+    },
+    /// A commit that cannot be made as it stands.
+    #[error("the commit is not valid: {0}")]
+    InvalidCommit(String),
+    /// A document over the size limit.
+    #[error("document {path} would have {size} bytes; the limit is {limit}: split it, or raise the limit")]
+    TooLarge {
+        /// Which document.
+        path: DocumentPath,
+        /// Its size in bytes.
+        size: usize,
+        /// The limit in bytes.
+        limit: usize,
+    },
+    /// A precondition failed; the current document is inside, so that the caller can rebase in one step.
+    #[error("conflict: {0}; read it again and apply the change to what is there now")]
+    Conflict(Box<Conflict>),
+    /// The idempotency key has named another commit before.
+    #[error("idempotency key {key} has named another commit before; use a fresh key for a new intention")]
+    KeyReused {
+        /// The key.
+        key: IdempotencyKey,
+    },
+    /// The lock was not granted in time.
+    #[error("lock on {} not granted within {waited:.1?}: {blocked}; wait longer, or try again", list(resources))]
+    Timeout {
+        /// What was asked for.
+        resources: Vec<Resource>,
+        /// How long it waited.
+        waited: Duration,
+        /// Who is in the way.
+        blocked: Box<Blocked>,
+    },
+    /// Waiting would have closed a cycle.
+    #[error("lock on {} would deadlock: {}", list(resources), cycle(holders))]
+    Deadlock {
+        /// What was asked for.
+        resources: Vec<Resource>,
+        /// Who waits for whom, beginning with the asker.
+        holders: Vec<Holding>,
+    },
+    /// The lease is no longer ours; nothing was written.
+    #[error("the lease on {} is lost: {loss}; nothing was written: lock and read again", list(resources))]
+    LeaseLost {
+        /// What it covered.
+        resources: Vec<Resource>,
+        /// Why.
+        loss: Loss,
+        /// What is in the document now, where the store told.
+        current: Option<Box<Document>>,
+    },
+    /// A write through a guard to a document that its lease does not cover.
+    #[error(
+        "document {path} is not covered by the lease on {}; lock it too, or write it without the lease",
+        list(resources)
+    )]
+    NotCovered {
+        /// Which document.
+        path: DocumentPath,
+        /// What the lease covers exclusively.
+        resources: Vec<Resource>,
+    },
+    /// Retries went on until the deadline.
+    #[error("update of {path} did not succeed within {limit:.1?} and {attempts} attempts; the last one: {last}")]
+    RetriesExhausted {
+        /// Which document.
+        path: DocumentPath,
+        /// How many attempts were made.
+        attempts: u32,
+        /// The deadline, as a duration from the start.
+        limit: Duration,
+        /// What the last attempt met.
+        last: Box<Error>,
+    },
+    /// The caller's own function refused to make the change.
+    #[error("the change could not be made: {0}")]
+    Edit(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// Trouble with an engine.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+}
+
+impl From<std::convert::Infallible> for Error {
+    fn from(never: std::convert::Infallible) -> Self {
+        match never {}
+    }
+}
+
+fn list(resources: &[Resource]) -> String {
+    resources.iter().map(Resource::as_str).collect::<Vec<_>>().join(", ")
+}
+
+fn cycle(holders: &[Holding]) -> String {
+    holders.iter().map(|holding| holding.holder.to_string()).collect::<Vec<_>>().join(" waits for ")
+}

@@ -1,0 +1,286 @@
+//! Keeps leases alive while their guards live, and gives back what guards leave behind.
+//!
+//! One thread with a runtime of its own, so that neither a caller's blocking code nor the end of its runtime stops a
+//! renewal or a release. Nothing here is waited for: a guard's drop sends a message and goes on.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use mutext_contract::{ContextName, Deadline, EngineError, Lease, LeaseId, LockService, Loss, Renewal, TroubleKind};
+use tokio::sync::{Notify, broadcast, mpsc, oneshot, watch};
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+use crate::OnLapse;
+
+/// How long a release in the background may take.
+const RELEASE_PATIENCE: Duration = Duration::from_secs(10);
+
+/// What a holder may believe of its lease.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Status {
+    /// It is ours.
+    Held,
+    /// Its time ran out unconfirmed; nobody is known to have taken it.
+    Lapsed,
+    /// It is no longer ours.
+    Lost(Loss),
+}
+
+/// A lease that a guard holds.
+#[derive(Debug)]
+pub(crate) struct Held {
+    lease: Lease,
+    valid_until: Mutex<Instant>,
+    status: watch::Sender<Status>,
+    on_lapse: OnLapse,
+}
+
+impl Held {
+    pub(crate) const fn lease(&self) -> &Lease {
+        &self.lease
+    }
+
+    pub(crate) fn valid_until(&self) -> Instant {
+        *lock(&self.valid_until)
+    }
+
+    /// What may be believed at this moment: the clock decides before any message does.
+    pub(crate) fn status(&self) -> Status {
+        let status = self.status.borrow().clone();
+        if status == Status::Held && Instant::now() >= self.valid_until() {
+            self.lapse();
+            return self.status.borrow().clone();
+        }
+        status
+    }
+
+    pub(crate) fn watch(&self) -> watch::Receiver<Status> {
+        self.status.subscribe()
+    }
+
+    pub(crate) fn lose(&self, loss: Loss) {
+        self.status.send_if_modified(|status| {
+            let news = !matches!(status, Status::Lost(_));
+            if news {
+                *status = Status::Lost(loss);
+            }
+            news
+        });
+    }
+
+    fn lapse(&self) {
+        match self.on_lapse {
+            OnLapse::Reject => self.lose(Loss::Unconfirmed),
+            OnLapse::Revalidate => {
+                self.status.send_if_modified(|status| {
+                    let news = *status == Status::Held;
+                    if news {
+                        *status = Status::Lapsed;
+                    }
+                    news
+                });
+            }
+        }
+    }
+
+    fn renewed(&self, valid_until: Instant) {
+        *lock(&self.valid_until) = valid_until;
+        self.status.send_if_modified(|status| {
+            let news = *status == Status::Lapsed;
+            if news {
+                *status = Status::Held;
+            }
+            news
+        });
+    }
+
+    /// Asks the service once, and believes its answer.
+    pub(crate) async fn renew(&self, service: &dyn LockService, deadline: Deadline) -> Result<(), EngineError> {
+        match service.renew(&self.lease, deadline).await? {
+            Renewal::Renewed { valid_until } => self.renewed(valid_until),
+            Renewal::Lost(loss) => self.lose(loss),
+        }
+        Ok(())
+    }
+}
+
+enum Errand {
+    Release(ContextName, LeaseId),
+    Finish(oneshot::Sender<()>),
+}
+
+#[derive(Debug, Default)]
+struct Ward {
+    /// Leases, and when each is due.
+    leases: HashMap<LeaseId, (Arc<Held>, Instant)>,
+    /// When the keeper will look by itself.
+    armed: Option<Instant>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    service: Arc<dyn LockService>,
+    ward: Mutex<Ward>,
+    sooner: Notify,
+}
+
+/// The way to the keeper's thread. The thread ends when the last of its senders is gone and its errands are done.
+#[derive(Debug, Clone)]
+pub(crate) struct Keeper {
+    shared: Arc<Shared>,
+    errands: mpsc::UnboundedSender<Errand>,
+}
+
+impl Keeper {
+    pub(crate) fn start(service: Arc<dyn LockService>) -> Result<Self, EngineError> {
+        let trouble = |error: std::io::Error| {
+            let kind = TroubleKind::Unavailable;
+            EngineError::new("thread mutext-keeper", kind, "allow more threads for this process").caused_by(error)
+        };
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(trouble)?;
+        let (errands, queue) = mpsc::unbounded_channel();
+        let losses = service.losses();
+        let shared = Arc::new(Shared { service, ward: Mutex::default(), sooner: Notify::new() });
+        let kept = Arc::clone(&shared);
+        let run = move || runtime.block_on(keep(kept, queue, losses));
+        std::thread::Builder::new().name("mutext-keeper".to_owned()).spawn(run).map_err(trouble)?;
+        Ok(Self { shared, errands })
+    }
+
+    /// Renews `lease` from now on.
+    pub(crate) fn hold(&self, lease: Lease, on_lapse: OnLapse) -> Arc<Held> {
+        let due = Instant::now() + lease.ttl.renewal_interval();
+        let (id, valid_until) = (lease.id(), Mutex::new(lease.valid_until));
+        let held = Arc::new(Held { lease, valid_until, status: watch::Sender::new(Status::Held), on_lapse });
+        let mut ward = lock(&self.shared.ward);
+        ward.leases.insert(id, (Arc::clone(&held), due));
+        if ward.armed.is_none_or(|armed| due < armed) {
+            self.shared.sooner.notify_one();
+        }
+        held
+    }
+
+    /// Stops renewing; the lease lapses unless it is released.
+    pub(crate) fn forget(&self, lease: LeaseId) {
+        lock(&self.shared.ward).leases.remove(&lease);
+    }
+
+    /// Gives the lease, or the attempt, back in the background.
+    pub(crate) fn release(&self, context: ContextName, lease: LeaseId) {
+        self.forget(lease);
+        // A keeper that is gone went with its process: the lease lapses.
+        let _ = self.errands.send(Errand::Release(context, lease));
+    }
+
+    /// Ready once everything given back so far is given back.
+    pub(crate) async fn finish(&self) {
+        let (done, finished) = oneshot::channel();
+        if self.errands.send(Errand::Finish(done)).is_ok() {
+            let _ = finished.await;
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Each change under these locks is one assignment, so that a panic leaves nothing half-done.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+async fn keep(
+    shared: Arc<Shared>,
+    mut errands: mpsc::UnboundedReceiver<Errand>,
+    mut losses: Option<broadcast::Receiver<LeaseId>>,
+) {
+    let mut running = JoinSet::new();
+    loop {
+        let next = shared.arm();
+        tokio::select! {
+            errand = errands.recv() => match errand {
+                Some(Errand::Release(context, lease)) => {
+                    let service = Arc::clone(&shared.service);
+                    running.spawn(async move {
+                        let deadline = Deadline::after(RELEASE_PATIENCE);
+                        if let Err(error) = service.release(&context, lease, deadline).await {
+                            tracing::warn!(%error, %lease, "a lease could not be released; it ends with its TTL");
+                        }
+                    });
+                }
+                Some(Errand::Finish(done)) => {
+                    while running.join_next().await.is_some() {}
+                    let _ = done.send(());
+                }
+                None => break,
+            },
+            () = sleep_until(next) => shared.renew_due(&mut running),
+            () = shared.sooner.notified() => {}
+            news = next_loss(&mut losses) => shared.ask_about(news),
+            Some(_) = running.join_next() => {}
+        }
+    }
+    while running.join_next().await.is_some() {}
+}
+
+async fn sleep_until(next: Option<Instant>) {
+    match next {
+        Some(next) => tokio::time::sleep_until(next).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// A lease that the service says was taken, or `None` where news was missed and every lease is to be asked about.
+async fn next_loss(losses: &mut Option<broadcast::Receiver<LeaseId>>) -> Option<LeaseId> {
+    let Some(receiver) = losses else { return std::future::pending().await };
+    match receiver.recv().await {
+        Ok(lease) => Some(lease),
+        Err(broadcast::error::RecvError::Lagged(_)) => None,
+        Err(broadcast::error::RecvError::Closed) => {
+            *losses = None;
+            std::future::pending().await
+        }
+    }
+}
+
+impl Shared {
+    /// When to look next: at the first renewal that is due, or the first lease whose time runs out.
+    fn arm(&self) -> Option<Instant> {
+        let mut ward = lock(&self.ward);
+        let moments = ward.leases.values().map(|(held, due)| {
+            let lapses = if *held.status.borrow() == Status::Held { held.valid_until() } else { *due };
+            lapses.min(*due)
+        });
+        ward.armed = moments.min();
+        ward.armed
+    }
+
+    fn ask_about(&self, lease: Option<LeaseId>) {
+        let now = Instant::now();
+        for (id, (_, due)) in &mut lock(&self.ward).leases {
+            if lease.is_none_or(|lease| lease == *id) {
+                *due = now;
+            }
+        }
+    }
+
+    fn renew_due(self: &Arc<Self>, running: &mut JoinSet<()>) {
+        let now = Instant::now();
+        let mut ward = lock(&self.ward);
+        ward.leases.retain(|_, (held, _)| !matches!(held.status(), Status::Lost(_)));
+        for (held, due) in ward.leases.values_mut().filter(|(_, due)| *due <= now) {
+            let retry_after = held.lease.ttl.renewal_interval() / 2;
+            *due = now + held.lease.ttl.renewal_interval();
+            let (shared, held) = (Arc::clone(self), Arc::clone(held));
+            running.spawn(async move {
+                let deadline = Deadline::after(held.lease.ttl.renewal_interval());
+                if let Err(error) = held.renew(&*shared.service, deadline).await {
+                    tracing::warn!(%error, lease = %held.lease.id(), "a lease could not be renewed; trying again");
+                    if let Some((_, due)) = lock(&shared.ward).leases.get_mut(&held.lease.id()) {
+                        *due = (*due).min(Instant::now() + retry_after);
+                    }
+                    shared.sooner.notify_one();
+                }
+            });
+        }
+    }
+}

@@ -1,0 +1,182 @@
+//! Read, change, write back: under a lease or by compare-and-set, retried until a deadline.
+//!
+//! What is retried is the caller's *function*, on what is there now; never a snapshot.
+
+use std::time::Duration;
+
+use mutext_contract::{
+    Commit, Content, Cursor, Deadline, Document, DocumentPath, FencingToken, Precondition, Resource, Revision, Ttl,
+    Wait,
+};
+use tokio::time::Instant;
+
+use crate::{Context, Error, LockGuard};
+
+/// How an update keeps others from being written over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Strategy {
+    /// Queue for the lock first, then read, change and write under its lease, fence and revision. For documents that
+    /// many change, and for changes that are costly to make twice.
+    Lease {
+        /// How long the lease lasts without renewal.
+        ttl: Ttl,
+        /// How long to queue at most.
+        wait: Wait,
+    },
+    /// Read, change, and write if nobody wrote in between; else do it again. For documents that few change.
+    CompareAndSet,
+}
+
+/// How an update is made.
+#[derive(Debug, Clone)]
+pub struct UpdateOptions {
+    /// How others are kept from being written over.
+    pub strategy: Strategy,
+    /// Until when attempts are made, counted from the call.
+    pub patience: Duration,
+    /// Why, for the history.
+    pub message: Option<String>,
+}
+
+/// An update that happened; its timings are part of the answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Updated {
+    /// The document's new revision.
+    pub revision: Revision,
+    /// The commit's place in the context's feed.
+    pub cursor: Cursor,
+    /// The token that it was written under; `None` by compare-and-set.
+    pub token: Option<FencingToken>,
+    /// The revision that the change was made on; `None` where there was no document.
+    pub base: Option<Revision>,
+    /// How many attempts it took.
+    pub attempts: u32,
+    /// How long it waited for its lease, in the attempt that succeeded; `None` by compare-and-set.
+    pub waited: Option<Duration>,
+}
+
+impl Context {
+    /// Under a lease, with this context's TTL, wait and patience.
+    pub fn update_options(&self) -> UpdateOptions {
+        let settings = self.settings();
+        UpdateOptions {
+            strategy: Strategy::Lease { ttl: settings.ttl, wait: settings.wait },
+            patience: settings.patience,
+            message: None,
+        }
+    }
+
+    /// Changes the document at `path` by `change`, under a lease. See [`Context::update_with`].
+    pub async fn update<P, F, Fut, E>(&self, path: P, change: F) -> Result<Updated, Error>
+    where
+        P: TryInto<DocumentPath>,
+        Error: From<P::Error>,
+        F: FnMut(Option<Document>) -> Fut,
+        Fut: Future<Output = Result<Content, E>>,
+        E: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        self.update_with(path, &self.update_options(), change).await
+    }
+
+    /// Changes the document at `path` by `change`, which is given what is there (or nothing) and returns what shall
+    /// be there. It is called again on what is there then, should somebody have been faster.
+    ///
+    /// Errors: [`Error::Timeout`] where the lock is not granted, [`Error::RetriesExhausted`] at the deadline,
+    /// [`Error::Edit`] where `change` fails. Dropping the future gives the lease back; a write that was under way
+    /// happens or not.
+    pub async fn update_with<P, F, Fut, E>(
+        &self,
+        path: P,
+        options: &UpdateOptions,
+        mut change: F,
+    ) -> Result<Updated, Error>
+    where
+        P: TryInto<DocumentPath>,
+        Error: From<P::Error>,
+        F: FnMut(Option<Document>) -> Fut,
+        Fut: Future<Output = Result<Content, E>>,
+        E: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        let path = path.try_into()?;
+        let deadline = Deadline::after(options.patience);
+        let mut change = async |document| change(document).await.map_err(|error| Error::Edit(error.into()));
+        let mut attempts = 0;
+        let mut guard: Option<LockGuard> = None;
+        let mut base: Option<Option<Document>> = None;
+        loop {
+            attempts += 1;
+            if let (Strategy::Lease { ttl, wait }, None) = (options.strategy, &guard) {
+                let wait = Deadline::after(wait.get()).min(deadline);
+                let (held, read) = self.lock_and_read(&path, ttl, wait, deadline).await?;
+                guard = Some(held);
+                base = Some(read);
+            }
+            let document = match base.take() {
+                Some(document) => document,
+                None => self.get_by(&path, deadline).await?,
+            };
+            let before = document.as_ref().map(|document| document.revision);
+            let precondition = Precondition::unchanged(document.as_ref());
+            let content = change(document).await?;
+            let mut commit = Commit::new(self.agent().clone()).put(path.clone(), content, precondition);
+            commit.message.clone_from(&options.message);
+            let outcome = match &guard {
+                Some(guard) => guard.commit(commit).await,
+                None => self.commit(commit).await,
+            };
+            let trouble = match outcome {
+                Ok(committed) => {
+                    return Ok(Updated {
+                        revision: crate::context::only(&committed),
+                        cursor: committed.cursor,
+                        token: guard.as_ref().map(LockGuard::token),
+                        base: before,
+                        attempts,
+                        waited: guard.as_ref().map(LockGuard::waited),
+                    });
+                }
+                // The conflict carries what is there now: the next attempt needs no read.
+                Err(Error::Conflict(conflict)) => {
+                    base = Some(conflict.current.clone());
+                    Error::Conflict(conflict)
+                }
+                Err(lost @ Error::LeaseLost { .. }) => {
+                    guard = None;
+                    lost
+                }
+                Err(error) => return Err(error),
+            };
+            if deadline.has_passed() {
+                return Err(Error::RetriesExhausted {
+                    path,
+                    attempts,
+                    limit: options.patience,
+                    last: Box::new(trouble),
+                });
+            }
+            back_off(attempts, deadline).await;
+        }
+    }
+
+    /// Acquires and reads at the same time. What was read before a grant that took queueing may be stale; the
+    /// revision check at the commit would refuse it, and reading again is cheaper than that.
+    async fn lock_and_read(
+        &self,
+        path: &DocumentPath,
+        ttl: Ttl,
+        wait: Deadline,
+        deadline: Deadline,
+    ) -> Result<(LockGuard, Option<Document>), Error> {
+        let lock = self.lock(Resource::from(path)).ttl(ttl);
+        let ((guard, queued), document) = tokio::try_join!(lock.acquire_by(wait), self.get_by(path, deadline))?;
+        let document = if queued { self.get_by(path, deadline).await? } else { document };
+        Ok((guard, document))
+    }
+}
+
+/// A short random pause that grows with each attempt, so that those in conflict do not meet again in step.
+async fn back_off(attempts: u32, deadline: Deadline) {
+    let most = Duration::from_micros(500).saturating_mul(1 << attempts.min(6));
+    let pause = most.mul_f64(rand::random_range(0.0..1.0));
+    tokio::time::sleep_until((Instant::now() + pause).min(deadline.instant())).await;
+}
