@@ -34,6 +34,15 @@ pub use store::EmbeddedStore;
 use crate::sqlite::Sync;
 use crate::writer::WriterOptions;
 
+/// The version of SQLite that is built in.
+pub const SQLITE_VERSION: &str = {
+    // Nul-terminated ASCII, as SQLite gives it to C.
+    match rusqlite::ffi::SQLITE_VERSION.to_str() {
+        Ok(version) => version,
+        Err(_) => "unknown",
+    }
+};
+
 /// How a store is opened.
 #[derive(Debug, Clone)]
 pub struct EmbeddedOptions {

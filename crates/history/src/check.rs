@@ -7,7 +7,7 @@
 //! concurrent objects", 1993) with the memoisation of Lowe ("Testing for linearizability", 2017):
 //! a set of operations taken and the state that they left is explored once. Horn and Kroening
 //! ("Faster linearizability checking via P-compositionality", 2015) justify checking each object by
-//! itself: [`partition`](crate::partition). The Go library porcupine is the model of the whole.
+//! itself: [`partition`](crate::partition()). The Go library porcupine is the model of the whole.
 //!
 //! Deciding it is NP-complete, so there is a [`Budget`], and a third verdict for when it runs out.
 
@@ -51,7 +51,8 @@ impl Budget {
 
 /// Two million steps: seconds of work and some hundreds of megabytes at the very worst, where an
 /// ordinary history of a few hundred operations takes some thousand steps and milliseconds. What
-/// takes more are dozens of processes in flight at once with dozens of unknown outcomes.
+/// takes more is dozens of operations in flight at once where many of them have an unknown outcome
+/// or are blind writes.
 impl Default for Budget {
     fn default() -> Self {
         Self::steps(2_000_000)

@@ -5,6 +5,8 @@ use mutext_history::{
     Budget, Operation, Outcome, Register, RegisterOp, RegisterOperation, RegisterRet, Verdict, check,
 };
 use proptest::prelude::*;
+use proptest::strategy::ValueTree;
+use proptest::test_runner::TestRunner;
 
 /// Whether some order explains the history. Written from the definition, not from the library: it
 /// uses neither its specification nor its search.
@@ -77,9 +79,10 @@ fn steps(values: u64, sizes: std::ops::Range<usize>) -> impl Strategy<Value = Ve
     prop::collection::vec(step.prop_map(|(op, before, after, fate)| Step { op, before, after, fate }), sizes)
 }
 
-/// Hundreds of steps of which up to a hundred are in flight at once, all of them answered.
+/// Hundreds of reads and updates, as agents make them, of which some thirty are in flight at once, all of them answered.
 fn crowds() -> impl Strategy<Value = Vec<Step>> {
-    let step = (ops(5), 0..500_u64, 0..500_u64);
+    let op = prop_oneof![Just(RegisterOp::Read), any::<u64>().prop_map(|to| RegisterOp::Update { to })];
+    let step = (op, 0..150_u64, 0..150_u64);
     let step = step.prop_map(|(op, before, after)| Step { op, before, after, fate: Fate::Answered });
     prop::collection::vec(step, 200..400)
 }
@@ -207,21 +210,19 @@ proptest! {
     }
 }
 
-proptest! {
-    #![proptest_config(ProptestConfig { cases: 20, failure_persistence: None, ..ProptestConfig::default() })]
-
-    #[test]
-    fn what_a_crowd_did_to_a_register_is_proved_linearizable_within_the_budget(steps in crowds()) {
+#[test]
+fn what_a_crowd_did_to_a_register_is_proved_linearizable_within_the_budget() {
+    // The same crowds in each run: what a budget suffices for is measured, not proved.
+    let mut runner = TestRunner::deterministic();
+    for _ in 0..30 {
+        let steps = crowds().new_tree(&mut runner).unwrap().current();
         let verdict = verdict(&run(&steps));
-        prop_assert!(verdict.is_linearizable(), "{verdict}");
+        assert!(verdict.is_linearizable(), "{verdict}");
     }
 }
 
 #[test]
 fn made_up_histories_are_of_both_kinds() {
-    use proptest::strategy::ValueTree;
-    use proptest::test_runner::TestRunner;
-
     let mut runner = TestRunner::deterministic();
     let (mut sound, mut unsound) = (0, 0);
     for _ in 0..300 {

@@ -174,9 +174,9 @@ fn a_counterexample_names_process_interval_operation_and_result() {
 not linearizable: no order of these operations explains what they returned
 the longest order that holds takes 2 of them:
   process 1 [0, 10] write 1 -> written
-  process 2 [11, 30] update to 2 -> saw 1
-and leaves 2, from where none of these can go on:
   process 3 [15, 25] update to 3 -> saw 1
+and leaves 3, from where none of these can go on:
+  process 2 [11, 30] update to 2 -> saw 1
 whether or not these happened:
   process 4 [12, …) write 8 -> unknown"
     );

@@ -1,8 +1,19 @@
 //! The laboratory: the published experiment and its kin, measured through the same door as everyone else.
+//!
+//! An [`experiment`] runs trials of each treatment in turn. A [`trial`] starts agents, each a process of its own that
+//! uses the public library as anyone would ([`agent`]), gathers their logs, and has them judged ([`judge`]). What is
+//! left behind is plain data ([`results`]), from which everything else is made: [`stats`] and [`summary`], [`files`],
+//! [`charts`] and the [`report`].
 
+pub mod agent;
+pub mod charts;
+pub mod experiment;
+pub mod files;
+pub mod judge;
+pub mod machine;
+pub mod report;
 pub mod results;
 pub mod stats;
 pub mod summary;
-pub mod files;
-pub mod charts;
-pub mod report;
+pub mod trial;
+pub mod workload;

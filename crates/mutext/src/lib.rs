@@ -55,4 +55,5 @@ pub use mutext_contract::{
     LockCapabilities, LockTable, Loss, Mode, NameRule, PastRevision, PathPrefix, Precondition, Release, Resource,
     Revision, StoreCapabilities, TroubleKind, Ttl, Wait, Waiter,
 };
+pub use mutext_embedded::SQLITE_VERSION;
 pub use update::{Strategy, UpdateOptions, Updated};

@@ -1,0 +1,217 @@
+//! The experiment: trials of each treatment in turn, interleaved and in random order within each round, so that
+//! whatever drifts on the machine drifts for all of them alike.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use mutext::{Address, LeaseId};
+use rand::SeedableRng;
+use rand::rngs::StdRng;
+use rand::seq::SliceRandom;
+
+use crate::machine;
+use crate::results::{Metadata, Results, Treatment, Trial, Workload};
+use crate::trial::{self, TrialError, TrialPlan};
+use crate::workload::trial_seed;
+
+/// What an experiment is to do.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    /// Treatments, in the order of the tables.
+    pub treatments: Vec<Treatment>,
+    /// Trials of each treatment.
+    pub trials: usize,
+    /// The workload.
+    pub workload: Workload,
+    /// The seed of every random choice.
+    pub seed: u64,
+    /// Where the documents lie; a fresh embedded store for each trial where it is `None`.
+    pub store: Option<Address>,
+    /// Where the locks lie; with the documents where it is `None`.
+    pub locks: Option<Address>,
+    /// Where fresh stores are made: on the disk that is to be measured.
+    pub scratch: PathBuf,
+    /// The program that lives an agent's life, and its arguments.
+    pub agent_command: Vec<OsString>,
+    /// The command line that repeats the experiment.
+    pub command: String,
+    /// Commit of the source tree, where it is known.
+    pub commit: Option<String>,
+}
+
+/// Why an experiment could not go on.
+#[derive(Debug, thiserror::Error)]
+pub enum ExperimentError {
+    /// A trial could not be run.
+    #[error("trial {trial} of {} could not be run: {source}", treatment.name())]
+    Trial {
+        /// Which repetition.
+        trial: usize,
+        /// Of what.
+        treatment: Treatment,
+        /// Why.
+        source: TrialError,
+    },
+    /// A fresh store could not be made.
+    #[error("no fresh store can be made in {}: {source}; name another with --store", dir.display())]
+    Scratch {
+        /// Where.
+        dir: PathBuf,
+        /// What the system says.
+        source: std::io::Error,
+    },
+}
+
+/// Runs the whole experiment; `watch` is shown each trial as it ends. Where `stop` is ready first, the trial under
+/// way is given up, and what was measured so far is the result.
+pub async fn run(
+    plan: &Plan,
+    mut watch: impl FnMut(&Trial),
+    stop: impl Future<Output = ()>,
+) -> Result<Results, ExperimentError> {
+    let (started, started_at) = (Instant::now(), machine::now());
+    let mut results = Results { metadata: metadata(plan, started_at), trials: Vec::new(), samples: Vec::new() };
+    let mut stop = std::pin::pin!(stop);
+    for (order, (trial, treatment)) in (1..).zip(schedule(plan)) {
+        let fail = |source| ExperimentError::Trial { trial, treatment, source };
+        let (plan, _scratch) = trial_plan(plan, trial, order, treatment)?;
+        let outcome = tokio::select! {
+            biased;
+            () = &mut stop => {
+                results.metadata.interrupted = true;
+                break;
+            }
+            outcome = trial::run(&plan, started) => outcome,
+        };
+        let outcome = match outcome {
+            Ok(outcome) => outcome,
+            // The key that stops this process stops its agents too, and their end may be seen first.
+            Err(error) => {
+                let grace = std::time::Duration::from_millis(300);
+                if tokio::time::timeout(grace, &mut stop).await.is_ok() {
+                    results.metadata.interrupted = true;
+                    break;
+                }
+                return Err(fail(error));
+            }
+        };
+        watch(&outcome.trial);
+        results.trials.push(outcome.trial);
+        results.samples.extend(outcome.samples);
+    }
+    results.metadata.duration_s = started.elapsed().as_secs_f64();
+    Ok(results)
+}
+
+/// Round after round, each with every treatment once, in an order that the seed shuffles.
+fn schedule(plan: &Plan) -> Vec<(usize, Treatment)> {
+    let mut random = StdRng::seed_from_u64(plan.seed);
+    let round = |trial| {
+        let mut treatments = plan.treatments.clone();
+        treatments.shuffle(&mut random);
+        treatments.into_iter().map(move |treatment| (trial, treatment))
+    };
+    (1..=plan.trials).flat_map(round).collect()
+}
+
+fn trial_plan(
+    plan: &Plan,
+    trial: usize,
+    order: usize,
+    treatment: Treatment,
+) -> Result<(TrialPlan, Option<tempfile::TempDir>), ExperimentError> {
+    let scratch = match plan.store {
+        Some(_) => None,
+        None => Some(fresh_directory(&plan.scratch)?),
+    };
+    let store = match (&plan.store, &scratch) {
+        (Some(store), _) => store.clone(),
+        (None, Some(scratch)) => Address::embedded(scratch.path()),
+        (None, None) => Address::embedded(&plan.scratch),
+    };
+    let plan = TrialPlan {
+        trial,
+        order,
+        treatment,
+        seed: trial_seed(plan.seed, trial),
+        workload: plan.workload.clone(),
+        locks: plan.locks.clone().unwrap_or_else(|| store.clone()),
+        store,
+        // A store that others use, or that was used before, is not touched: nobody else has this context.
+        context: format!("laboratory-{}", &LeaseId::random().to_string()[..12]),
+        agent_command: plan.agent_command.clone(),
+    };
+    Ok((plan, scratch))
+}
+
+fn fresh_directory(dir: &Path) -> Result<tempfile::TempDir, ExperimentError> {
+    let made = std::fs::create_dir_all(dir).and_then(|()| tempfile::Builder::new().prefix("trial-").tempdir_in(dir));
+    made.map_err(|source| ExperimentError::Scratch { dir: dir.to_owned(), source })
+}
+
+fn metadata(plan: &Plan, started_at: String) -> Metadata {
+    let fresh = "embedded (a fresh directory for each trial)";
+    let shown = |address: &Option<Address>| address.as_ref().map(ToString::to_string);
+    let store = shown(&plan.store).unwrap_or_else(|| fresh.to_owned());
+    Metadata {
+        experiment: "locking-mechanism".to_owned(),
+        command: plan.command.clone(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        commit: plan.commit.clone(),
+        started_at,
+        duration_s: 0.0,
+        seed: plan.seed,
+        trials: plan.trials,
+        treatments: plan.treatments.clone(),
+        workload: plan.workload.clone(),
+        locks: shown(&plan.locks).unwrap_or_else(|| store.clone()),
+        store,
+        engines: machine::engines(),
+        machine: machine::describe(&plan.scratch),
+        interrupted: false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::workload::profile;
+
+    fn plan() -> Plan {
+        Plan {
+            treatments: vec![Treatment::Baseline, Treatment::Locking, Treatment::Protected],
+            trials: 20,
+            workload: profile("published").unwrap(),
+            seed: 42,
+            store: None,
+            locks: None,
+            scratch: PathBuf::from("."),
+            agent_command: Vec::new(),
+            command: String::new(),
+            commit: None,
+        }
+    }
+
+    #[test]
+    fn every_round_has_every_treatment_once_in_changing_order() {
+        let schedule = schedule(&plan());
+        assert_eq!(schedule.len(), 60);
+        let mut firsts = Vec::new();
+        for (round, trials) in (1..).zip(schedule.chunks(3)) {
+            assert!(trials.iter().all(|(trial, _)| *trial == round));
+            let mut treatments: Vec<_> = trials.iter().map(|(_, treatment)| *treatment).collect();
+            firsts.push(treatments[0]);
+            treatments.sort_unstable();
+            assert_eq!(treatments, plan().treatments);
+        }
+        firsts.sort_unstable();
+        firsts.dedup();
+        assert_eq!(firsts.len(), 3, "the order never changes");
+    }
+
+    #[test]
+    fn the_same_seed_makes_the_same_schedule() {
+        assert_eq!(schedule(&plan()), schedule(&plan()));
+    }
+}
