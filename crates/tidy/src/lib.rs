@@ -1,0 +1,1 @@
+//! The house's rules, made executable: see `tests/`. Nothing else lives here.
