@@ -1,0 +1,234 @@
+//! Why a command did not do what was asked: its words, its exit status, and its data for machines.
+
+use std::error::Error as _;
+use std::io;
+
+use mutext::{Conflict, Document, Effect, EngineError, Error, Holding, Kind, Loss, Resource};
+use serde_json::{Map, Value, json};
+
+use crate::exit::Exit;
+use crate::output::timestamp;
+
+/// Why a command failed.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum CliError {
+    /// What the library says.
+    #[error(transparent)]
+    Library(#[from] Error),
+    /// A setting that is not valid, and where it came from.
+    #[error("{origin}: {source}")]
+    Setting { origin: String, source: Box<Error> },
+    /// What was asked for is not valid; the text names the thing, the value and the remedy.
+    #[error("{0}")]
+    Input(String),
+    /// A document is there, and the write did not say which revision of it it is for.
+    #[error(
+        "{} is at revision {} by {}: {verb} it needs --if-revision {}, a lease (mutext lock {} -- …), or --overwrite; nothing was changed",
+        current.path, current.revision, current.author, current.revision, current.path
+    )]
+    PreconditionMissing { verb: &'static str, current: Box<Document> },
+    /// There is nothing of that name.
+    #[error("{0}")]
+    NotFound(String),
+    /// The lock was not granted because of the very lease that the command runs under.
+    #[error("{source}; that lease is the one that this command runs under (MUTEXT_LEASE): do without the second lock")]
+    OwnLease { source: Box<Error> },
+    /// The lease that `MUTEXT_LEASE` names is gone from the lock service.
+    #[error(
+        "the lease on {} that MUTEXT_LEASE names is lost: it was released, revoked or taken over; nothing was written: lock and read again",
+        list(.0)
+    )]
+    LeaseGone(Vec<Resource>),
+    /// The lease was lost while the command of `mutext lock` ran.
+    #[error(
+        "the lease on {} was lost before the command ended: {}; the command {ended}: read again and run it anew",
+        list(resources), because(loss.as_ref())
+    )]
+    LostWhileRunning { resources: Vec<Resource>, loss: Option<Loss>, ended: String },
+    /// The command of `mutext lock` does not start.
+    #[error("command {program:?} {}; see its name, its path and its permissions", not_started(source))]
+    Command { program: String, source: io::Error },
+    /// A signal came before the command of `mutext lock` was started.
+    #[error("interrupted by {name} before the lock was granted; nothing is held")]
+    Interrupted { name: &'static str, number: u8 },
+    /// A file, or something like one.
+    #[error("{what}: {source}; {remedy}")]
+    Io { what: String, remedy: &'static str, source: io::Error },
+}
+
+impl CliError {
+    pub(crate) fn input(text: impl Into<String>) -> Self {
+        Self::Input(text.into())
+    }
+
+    /// A short word for machines, and the exit status.
+    fn kind(&self) -> (&'static str, Exit) {
+        match self {
+            Self::Library(error) => library_kind(error),
+            Self::Setting { source, .. } => library_kind(source),
+            Self::Input(_) => ("bad_input", Exit::BadInput),
+            Self::PreconditionMissing { .. } => ("precondition_required", Exit::Conflict),
+            Self::NotFound(_) => ("not_found", Exit::NotFound),
+            Self::OwnLease { .. } => ("timeout", Exit::NotGranted),
+            Self::LeaseGone(_) | Self::LostWhileRunning { .. } => ("lease_lost", Exit::LeaseLost),
+            Self::Command { source, .. } if source.kind() == io::ErrorKind::NotFound => {
+                ("command_not_found", Exit::CommandNotFound)
+            }
+            Self::Command { .. } => ("command_not_executable", Exit::NotExecutable),
+            Self::Interrupted { .. } => ("interrupted", Exit::Trouble),
+            Self::Io { .. } => ("io", Exit::Trouble),
+        }
+    }
+
+    pub(crate) fn exit_code(&self) -> u8 {
+        match self {
+            Self::Interrupted { number, .. } => 128 + number,
+            other => other.kind().1.code(),
+        }
+    }
+
+    /// The message, then its causes, as far as they say anything new.
+    pub(crate) fn chain(&self) -> Vec<String> {
+        let mut texts = vec![self.to_string()];
+        let mut source = self.source();
+        while let Some(error) = source {
+            let text = error.to_string();
+            if !texts.iter().any(|known| known.contains(&text)) {
+                texts.push(text);
+            }
+            source = error.source();
+        }
+        texts
+    }
+
+    /// As JSON, with what a program needs to go on.
+    pub(crate) fn to_json(&self) -> Value {
+        let mut texts = self.chain().into_iter();
+        let mut object = Map::new();
+        object.insert("code".to_owned(), json!(self.kind().0));
+        object.insert("exit".to_owned(), json!(self.exit_code()));
+        object.insert("message".to_owned(), json!(texts.next()));
+        let causes: Vec<String> = texts.collect();
+        if !causes.is_empty() {
+            object.insert("causes".to_owned(), json!(causes));
+        }
+        match self.data() {
+            Value::Object(mut data) => object.append(&mut data),
+            _ => {}
+        }
+        json!({ "error": object })
+    }
+
+    fn data(&self) -> Value {
+        match self {
+            Self::Library(error) => library_data(error),
+            Self::Setting { source, .. } | Self::OwnLease { source } => library_data(source),
+            Self::PreconditionMissing { current, .. } => {
+                json!({ "path": current.path, "current": document(current) })
+            }
+            Self::LeaseGone(resources) | Self::LostWhileRunning { resources, .. } => json!({ "resources": resources }),
+            _ => Value::Null,
+        }
+    }
+}
+
+impl From<mutext::InvalidName> for CliError {
+    fn from(error: mutext::InvalidName) -> Self {
+        Self::Library(error.into())
+    }
+}
+
+fn library_kind(error: &Error) -> (&'static str, Exit) {
+    match error {
+        Error::Conflict(_) => ("conflict", Exit::Conflict),
+        Error::KeyReused { .. } => ("key_reused", Exit::Conflict),
+        Error::RetriesExhausted { .. } => ("retries_exhausted", Exit::Conflict),
+        Error::Timeout { .. } => ("timeout", Exit::NotGranted),
+        Error::Deadlock { .. } => ("deadlock", Exit::NotGranted),
+        Error::LeaseLost { .. } => ("lease_lost", Exit::LeaseLost),
+        Error::Engine(_) => ("engine", Exit::Trouble),
+        Error::TooLarge { .. } => ("too_large", Exit::BadInput),
+        _ => ("bad_input", Exit::BadInput),
+    }
+}
+
+fn library_data(error: &Error) -> Value {
+    match error {
+        Error::Conflict(conflict) => conflict_data(conflict),
+        Error::Timeout { resources, waited, blocked } => json!({
+            "resources": resources,
+            "waited_ms": milliseconds(*waited),
+            "holders": blocked.holdings.iter().map(holding).collect::<Vec<_>>(),
+            "ahead": blocked.ahead,
+        }),
+        Error::Deadlock { resources, holders } => json!({
+            "resources": resources,
+            "holders": holders.iter().map(holding).collect::<Vec<_>>(),
+        }),
+        Error::LeaseLost { resources, current, .. } => json!({
+            "resources": resources,
+            "current": current.as_deref().map(document),
+        }),
+        Error::TooLarge { path, size, limit } => json!({ "path": path, "size": size, "limit": limit }),
+        Error::Engine(EngineError { effect, .. }) => json!({
+            "effect": if *effect == Effect::None { "none" } else { "unknown" },
+        }),
+        _ => Value::Null,
+    }
+}
+
+fn conflict_data(conflict: &Conflict) -> Value {
+    json!({
+        "path": conflict.path,
+        "demanded": conflict.precondition.to_string(),
+        "current": conflict.current.as_ref().map(document),
+    })
+}
+
+/// A document as JSON.
+pub(crate) fn document(document: &Document) -> Value {
+    json!({
+        "path": document.path,
+        "revision": document.revision,
+        "kind": kind(document.content.kind()),
+        "author": document.author,
+        "written_at": timestamp(document.written_at),
+        "content": document.content.as_str(),
+    })
+}
+
+/// A lease as JSON, as others see it.
+pub(crate) fn holding(holding: &Holding) -> Value {
+    json!({
+        "lease": holding.lease,
+        "agent": holding.holder.agent,
+        "claims": holding.claims[..],
+        "token": format!("{}.{}", holding.token.0, holding.token.1),
+        "held_ms": milliseconds(holding.held_for),
+        "remaining_ms": milliseconds(holding.remaining),
+        "reason": holding.reason,
+    })
+}
+
+pub(crate) const fn kind(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Text => "text",
+        Kind::Json => "json",
+    }
+}
+
+pub(crate) fn milliseconds(duration: std::time::Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+pub(crate) fn list(resources: &[Resource]) -> String {
+    resources.iter().map(Resource::as_str).collect::<Vec<_>>().join(", ")
+}
+
+fn because(loss: Option<&Loss>) -> String {
+    loss.map_or_else(|| "it was revoked or taken over".to_owned(), ToString::to_string)
+}
+
+fn not_started(error: &io::Error) -> &'static str {
+    if error.kind() == io::ErrorKind::NotFound { "is not found" } else { "cannot be executed" }
+}
