@@ -49,7 +49,13 @@ pub(crate) fn open(file: &Path, schema: &Schema, sync: Sync, deadline: Deadline)
     connection.busy_timeout(Duration::ZERO).map_err(translate)?;
     connection.set_prepared_statement_cache_capacity(64);
     // A new file: before anything is written, so that it is an empty database and not somebody's own.
-    retry(file, deadline, || connection.pragma_update(None, "journal_mode", "WAL"))?;
+    let mode = retry(file, deadline, || {
+        connection.pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get::<_, String>(0))
+    })?;
+    if mode != "wal" {
+        let kind = TroubleKind::Misconfigured(format!("its file system allows no write-ahead log (mode {mode})"));
+        return Err(EngineError::new(file.display().to_string(), kind, "put the store on a local file system"));
+    }
     connection.execute_batch(sync.pragma()).map_err(translate)?;
     connection.execute_batch("PRAGMA temp_store = MEMORY; PRAGMA cache_size = -16000").map_err(translate)?;
     migrate(&connection, file, schema, deadline)?;

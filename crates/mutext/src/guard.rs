@@ -228,13 +228,21 @@ impl LockGuard {
         }
     }
 
-    /// The document at `path`, read under the lease: the store refuses older tokens for it from then on.
+    /// The document at `path`, read under the lease. Under an exclusive one the store refuses older tokens for it
+    /// from then on; shared ones stand beside each other, so that none of them keeps another out.
     pub async fn get<P>(&self, path: P) -> Result<Option<Document>, Error>
     where
         P: TryInto<DocumentPath>,
         Error: From<P::Error>,
     {
         let path = path.try_into()?;
+        let is_shared = |claim: &&Claim| claim.mode == Mode::Shared && claim.resource.covers(&path);
+        if !self.fence().covers(&path) && self.lease().claims.iter().any(|claim| is_shared(&claim)) {
+            self.check_held(false).await?;
+            let document = self.context.get_by(&path, self.context.deadline()).await?;
+            self.remember(path, document.as_ref().map(|document| document.revision));
+            return Ok(document);
+        }
         self.check_covers(&path)?;
         self.check_held(false).await?;
         match self.context.read_fenced(&path, &self.fence()).await? {
