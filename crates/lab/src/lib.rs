@@ -13,6 +13,8 @@ pub mod judge;
 pub mod machine;
 pub mod report;
 pub mod results;
+#[cfg(test)]
+mod results_sample;
 pub mod stats;
 pub mod summary;
 pub mod trial;
