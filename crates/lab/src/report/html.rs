@@ -1,0 +1,87 @@
+//! The report as one page: charts inline, light and dark, from a phone's width to print.
+
+use super::{Block, Table};
+
+const STYLE: &str = "
+:root { color-scheme: light dark; --ink: #1c1c1c; --faint: #5a5a5a; --page: #fff; --rule: #d8d8d8; --code: #f3f3f1; --bad: #b3261e; --good: #1b6e3c; }
+@media (prefers-color-scheme: dark) { :root { --ink: #e6e6e6; --faint: #a8a8a8; --page: #16181b; --rule: #3a3d42; --code: #23262a; --bad: #ff8a80; --good: #7fd6a0; } }
+body { margin: 0 auto; padding: 1.5rem 1rem 4rem; max-width: 62rem; background: var(--page); color: var(--ink); font: 16px/1.55 system-ui, sans-serif; }
+h1 { font-size: 1.8rem; line-height: 1.2; } h2 { margin-top: 2.2rem; border-bottom: 1px solid var(--rule); }
+.table { overflow-x: auto; margin: 1rem 0; } table { border-collapse: collapse; font-size: .92rem; font-variant-numeric: tabular-nums; }
+th, td { text-align: left; vertical-align: top; padding: .35rem .8rem .35rem 0; border-bottom: 1px solid var(--rule); min-width: 5rem; }
+th { color: var(--faint); font-weight: 600; }
+code, pre { background: var(--code); border-radius: 4px; font: .88rem/1.45 ui-monospace, monospace; } code { padding: .05rem .3rem; }
+pre { padding: .8rem; overflow-x: auto; } pre code { padding: 0; background: none; }
+figure { margin: 1.5rem 0; padding: .5rem; background: #fff; border: 1px solid var(--rule); border-radius: 6px; }
+figure svg { display: block; width: 100%; height: auto; } figcaption { color: #444; font-size: .88rem; padding: .3rem .5rem; }
+details { margin: .6rem 0; } summary { cursor: pointer; } .pass { color: var(--good); font-weight: 600; } .fail { color: var(--bad); font-weight: 700; }
+@media print { body { max-width: none; font-size: 11pt; } figure, tr { break-inside: avoid; } details > pre { white-space: pre-wrap; } }
+";
+
+pub(super) fn render(blocks: &[Block<'_>]) -> String {
+    let title = blocks.iter().find_map(|block| match block {
+        Block::Heading(1, text) => Some(escape(text)),
+        _ => None,
+    });
+    let body: String = blocks.iter().map(block).collect();
+    format!(
+        "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
+         <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n<title>{}</title>\n\
+         <style>{STYLE}</style>\n</head>\n<body>\n{body}</body>\n</html>\n",
+        title.unwrap_or_default()
+    )
+}
+
+fn block(block: &Block<'_>) -> String {
+    match block {
+        Block::Heading(level, text) => format!("<h{level}>{}</h{level}>\n", inline(text)),
+        Block::Paragraph(text) => format!("<p>{}</p>\n", inline(text)),
+        Block::List(items) => {
+            let items: String = items.iter().map(|item| format!("<li>{}</li>\n", inline(item))).collect();
+            format!("<ul>\n{items}</ul>\n")
+        }
+        Block::Table(found) => table(found),
+        Block::Code(text) => format!("<pre><code>{}</code></pre>\n", escape(text)),
+        Block::Figure(chart) => {
+            // The drawing names a size in pixels; with a view box alone it takes the page's width.
+            let svg = chart.svg.replacen("width=\"900\" height=\"500\"", "", 1);
+            format!("<figure>{svg}<figcaption>{}</figcaption></figure>\n", escape(&chart.caption))
+        }
+        Block::Details { summary, text } => {
+            format!("<details><summary>{}</summary><pre>{}</pre></details>\n", escape(summary), escape(text))
+        }
+    }
+}
+
+fn table(table: &Table) -> String {
+    let header: String = table.header.iter().map(|cell| format!("<th>{}</th>", inline(cell))).collect();
+    let cell = |text: &String| match text.as_str() {
+        "pass" => "<td class=\"pass\">pass</td>".to_owned(),
+        "FAIL" => "<td class=\"fail\">FAIL</td>".to_owned(),
+        text => format!("<td>{}</td>", inline(text)),
+    };
+    let row = |cells: &Vec<String>| format!("<tr>{}</tr>\n", cells.iter().map(cell).collect::<String>());
+    let rows: String = table.rows.iter().map(row).collect();
+    format!("<div class=\"table\"><table>\n<thead><tr>{header}</tr></thead>\n<tbody>\n{rows}</tbody></table></div>\n")
+}
+
+fn escape(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
+}
+
+/// Escaped, with `code` and **strong** marked.
+fn inline(text: &str) -> String {
+    let marked = between(&escape(text), "**", "strong");
+    between(&marked, "`", "code")
+}
+
+fn between(text: &str, mark: &str, tag: &str) -> String {
+    let parts: Vec<&str> = text.split(mark).collect();
+    if parts.len() % 2 == 0 {
+        return text.to_owned();
+    }
+    let wrap = |(index, part): (usize, &&str)| {
+        if index % 2 == 1 { format!("<{tag}>{part}</{tag}>") } else { (*part).to_owned() }
+    };
+    parts.iter().enumerate().map(wrap).collect()
+}
