@@ -137,10 +137,8 @@ impl Common {
             };
             Ok::<_, CliError>(given)
         };
-        let store = pick(("--store", &global.store), "MUTEXT_STORE", file.store)?.map(given).unwrap_or(Given {
-            url: "embedded:.mutext".to_owned(),
-            origin: Origin::Default,
-        });
+        let store = pick(("--store", &global.store), "MUTEXT_STORE", file.store)?
+            .map_or_else(|| Given { url: "embedded:.mutext".to_owned(), origin: Origin::Default }, given);
         let locks = pick(("--locks", &global.locks), "MUTEXT_LOCKS", file.locks)?.map(given);
         let context = pick(("--context", &global.context), "MUTEXT_CONTEXT", file.context)?;
         let agent = pick(("--agent", &global.agent), "MUTEXT_AGENT", file.agent)?;

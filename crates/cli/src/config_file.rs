@@ -139,14 +139,11 @@ fn authority(host: Option<String>) -> String {
 
 /// Percent-encodes all but RFC 3986's unreserved characters.
 fn encoded(text: &str) -> String {
-    text.bytes().fold(String::with_capacity(text.len()), |mut url, byte| {
-        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
-            url.push(char::from(byte));
-        } else {
-            url.push_str(&format!("%{byte:02X}"));
-        }
-        url
-    })
+    let encode = |byte: u8| {
+        let plain = byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
+        if plain { char::from(byte).to_string() } else { format!("%{byte:02X}") }
+    };
+    text.bytes().map(encode).collect()
 }
 
 /// Judges the values of one section.
@@ -181,12 +178,7 @@ impl Reader<'_> {
         }
     }
 
-    fn number(
-        &self,
-        key: &str,
-        field: &Field,
-        bounds: std::ops::RangeInclusive<u64>,
-    ) -> Result<Option<u64>, CliError> {
+    fn number(&self, key: &str, field: &Field, bounds: std::ops::RangeInclusive<u64>) -> Result<Option<u64>, CliError> {
         let Some(field) = field else { return Ok(None) };
         match (&field.value, field.value.as_u64()) {
             (Value::Null, _) => Ok(None),
@@ -292,7 +284,8 @@ mod tests {
 
     #[test]
     fn our_own_keys_are_read() {
-        let text = "store: embedded:x\nlocks: embedded:y\ncontext: c\nagent: a\nwait: 2s\nttl: 1m\ndocument_bytes_max: 10\n";
+        let text =
+            "store: embedded:x\nlocks: embedded:y\ncontext: c\nagent: a\nwait: 2s\nttl: 1m\ndocument_bytes_max: 10\n";
         let config = ConfigFile::parse(text, "x.yaml").unwrap();
         assert_eq!(config.wait, Some(Wait::new(Duration::from_secs(2)).unwrap()));
         assert_eq!(config.ttl, Some(Ttl::new(Duration::from_secs(60)).unwrap()));

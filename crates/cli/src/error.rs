@@ -23,7 +23,7 @@ pub(crate) enum CliError {
     Input(String),
     /// A document is there, and the write did not say which revision of it it is for.
     #[error(
-        "{} is at revision {} by {}: {verb} it needs --if-revision {}, a lease (mutext lock {} -- …), or --overwrite; nothing was changed",
+        "{} is at revision {} by {}: {verb} it, give --if-revision {}, or hold its lease (mutext lock {} -- …), or say --overwrite; nothing was changed",
         current.path, current.revision, current.author, current.revision, current.path
     )]
     PreconditionMissing { verb: &'static str, current: Box<Document> },
@@ -51,6 +51,9 @@ pub(crate) enum CliError {
     /// A signal came before the command of `mutext lock` was started.
     #[error("interrupted by {name} before the lock was granted; nothing is held")]
     Interrupted { name: &'static str, number: u8 },
+    /// An experiment could not be run, or its files not be read or written.
+    #[error("{0}")]
+    Experiment(String),
     /// A file, or something like one.
     #[error("{what}: {source}; {remedy}")]
     Io { what: String, remedy: &'static str, source: io::Error },
@@ -76,6 +79,7 @@ impl CliError {
             }
             Self::Command { .. } => ("command_not_executable", Exit::NotExecutable),
             Self::Interrupted { .. } => ("interrupted", Exit::Trouble),
+            Self::Experiment(_) => ("experiment", Exit::Trouble),
             Self::Io { .. } => ("io", Exit::Trouble),
         }
     }
@@ -93,7 +97,7 @@ impl CliError {
         let mut source = self.source();
         while let Some(error) = source {
             let text = error.to_string();
-            if !texts.iter().any(|known| known.contains(&text)) {
+            if !texts.iter().any(|known| known.contains(&text) || text.contains(known.as_str())) {
                 texts.push(text);
             }
             source = error.source();
@@ -112,9 +116,8 @@ impl CliError {
         if !causes.is_empty() {
             object.insert("causes".to_owned(), json!(causes));
         }
-        match self.data() {
-            Value::Object(mut data) => object.append(&mut data),
-            _ => {}
+        if let Value::Object(mut data) = self.data() {
+            object.append(&mut data);
         }
         json!({ "error": object })
     }

@@ -1,2 +1,55 @@
-//! placeholder
-fn main() {}
+//! The `mutext` command: shared documents, locks around commands, and experiments, over the `mutext` library.
+//!
+//! | file | what lives there |
+//! |---|---|
+//! | `args` | which commands there are |
+//! | `config`, `config_file` | settings: flags, environment, file |
+//! | `documents`, `write` | reading and changing documents |
+//! | `lock`, `signals`, `inherited` | running a command under a lease, and what that command inherits |
+//! | `locks` | who holds what, and breaking a lease |
+//! | `experiment` | the laboratory's door |
+//! | `output`, `error`, `exit` | what is said, and with which status |
+
+mod args;
+mod config;
+mod config_file;
+mod documents;
+mod error;
+mod exit;
+mod experiment;
+mod inherited;
+mod lock;
+mod locks;
+mod output;
+mod signals;
+mod write;
+
+use std::process::ExitCode;
+
+use crate::error::CliError;
+use crate::output::Output;
+
+fn main() -> ExitCode {
+    let cli = match args::parse() {
+        Ok(cli) => cli,
+        Err(exit) => return exit,
+    };
+    let json = cli.global.json;
+    // One thread: the engines bring their own, and a command that lives for milliseconds starts no others.
+    let outcome = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => {
+            let outcome = runtime.block_on(cli.run());
+            // Whatever is still being opened belongs to a command that was interrupted.
+            runtime.shutdown_background();
+            outcome
+        }
+        Err(source) => {
+            let (what, remedy) = ("the runtime cannot be started".to_owned(), "allow more open files and threads");
+            Err(CliError::Io { what, remedy, source })
+        }
+    };
+    outcome.unwrap_or_else(|error| {
+        Output::new(json).error(&error);
+        ExitCode::from(error.exit_code())
+    })
+}

@@ -25,26 +25,13 @@ impl Output {
     /// The answer: as JSON, or as `human` writes it.
     pub(crate) fn answer(self, value: &impl Serialize, human: impl FnOnce() -> String) -> Result<(), CliError> {
         let text = if self.json { line(&serde_json::to_string(value).unwrap_or_default()) } else { human() };
-        self.write(text.as_bytes())
+        to_stdout(text.as_bytes())
     }
 
     /// A document as it is; a terminal gets the line break that it may lack.
     pub(crate) fn content(self, text: &str) -> Result<(), CliError> {
         let ended = text.is_empty() || text.ends_with('\n');
-        self.write(if self.terminal && !ended { line(text) } else { text.to_owned() }.as_bytes())
-    }
-
-    /// Writes to standard output. A reader that has gone away is not our trouble, and not worth a word.
-    pub(crate) fn write(self, bytes: &[u8]) -> Result<(), CliError> {
-        let mut stdout = io::stdout().lock();
-        match stdout.write_all(bytes).and_then(|()| stdout.flush()) {
-            Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(CliError::Io {
-                what: "standard output cannot be written".to_owned(),
-                remedy: "the command itself is done; make room where its output goes",
-                source: error,
-            }),
-            _ => Ok(()),
-        }
+        to_stdout(if self.terminal && !ended { line(text) } else { text.to_owned() }.as_bytes())
     }
 
     /// A table: drawn on a terminal, plain aligned columns in a pipe.
@@ -91,10 +78,21 @@ impl Output {
         if self.json {
             return to_stderr(&line(&error.to_json().to_string()));
         }
-        let mut causes = error.chain().into_iter();
-        let mut text = format!("{} {}\n", paint("error:", "1;31"), printable(&causes.next().unwrap_or_default()));
-        causes.for_each(|cause| text.push_str(&format!("  caused by: {}\n", printable(&cause))));
-        to_stderr(&text);
+        let chain = error.chain().join("\n  caused by: ");
+        to_stderr(&format!("{} {}\n", paint("error:", "1;31"), printable(&chain)));
+    }
+}
+
+/// Writes to standard output. A reader that has gone away is not our trouble, and not worth a word.
+pub(crate) fn to_stdout(bytes: &[u8]) -> Result<(), CliError> {
+    let mut stdout = io::stdout().lock();
+    match stdout.write_all(bytes).and_then(|()| stdout.flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(CliError::Io {
+            what: "standard output cannot be written".to_owned(),
+            remedy: "the command itself is done; make room where its output goes",
+            source: error,
+        }),
+        _ => Ok(()),
     }
 }
 
@@ -120,14 +118,11 @@ fn terminal_width() -> Option<u16> {
 
 /// Reasons and messages are other people's words: what would move a terminal's cursor is shown, not done.
 pub(crate) fn printable(text: &str) -> String {
-    let escape = |character: char| if character.is_control() && character != '\n' { Err(character) } else { Ok(character) };
-    text.chars().map(escape).fold(String::with_capacity(text.len()), |mut shown, character| {
-        match character {
-            Ok(character) => shown.push(character),
-            Err(control) => shown.extend(control.escape_default()),
-        }
-        shown
-    })
+    let shown = |character: char| {
+        let moves = character.is_control() && character != '\n';
+        if moves { character.escape_default().to_string() } else { character.to_string() }
+    };
+    text.chars().map(shown).collect()
 }
 
 /// A moment for machines: RFC 3339, to the millisecond as the store keeps it.

@@ -151,7 +151,7 @@ pub fn read(dir: &Path) -> Result<Results, FilesError> {
     for name in [BASELINE, LOCKING] {
         let path = data.join(name);
         for row in rows::<TrialRow>(&path)? {
-            trials.push(trial(row).map_err(|error| malformed(&path, &format!("column evidence: {error}")))?);
+            trials.push(trial(&row).map_err(|error| malformed(&path, &format!("column evidence: {error}")))?);
         }
     }
     trials.sort_by_key(|trial| trial.order);
@@ -239,7 +239,7 @@ fn row(trial: &Trial) -> TrialRow {
     }
 }
 
-fn trial(row: TrialRow) -> Result<Trial, serde_json::Error> {
+fn trial(row: &TrialRow) -> Result<Trial, serde_json::Error> {
     Ok(Trial {
         trial: row.trial,
         treatment: row.treatment,

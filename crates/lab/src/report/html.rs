@@ -37,8 +37,8 @@ fn block(block: &Block<'_>) -> String {
         Block::Heading(level, text) => format!("<h{level}>{}</h{level}>\n", inline(text)),
         Block::Paragraph(text) => format!("<p>{}</p>\n", inline(text)),
         Block::List(items) => {
-            let items: String = items.iter().map(|item| format!("<li>{}</li>\n", inline(item))).collect();
-            format!("<ul>\n{items}</ul>\n")
+            let items: Vec<String> = items.iter().map(|item| format!("<li>{}</li>\n", inline(item))).collect();
+            format!("<ul>\n{}</ul>\n", items.concat())
         }
         Block::Table(found) => table(found),
         Block::Code(text) => format!("<pre><code>{}</code></pre>\n", escape(text)),
@@ -54,7 +54,8 @@ fn block(block: &Block<'_>) -> String {
 }
 
 fn table(table: &Table) -> String {
-    let header: String = table.header.iter().map(|cell| format!("<th>{}</th>", inline(cell))).collect();
+    let header: Vec<String> = table.header.iter().map(|cell| format!("<th>{}</th>", inline(cell))).collect();
+    let header = header.concat();
     let cell = |text: &String| match text.as_str() {
         "pass" => "<td class=\"pass\">pass</td>".to_owned(),
         "FAIL" => "<td class=\"fail\">FAIL</td>".to_owned(),
@@ -77,7 +78,7 @@ fn inline(text: &str) -> String {
 
 fn between(text: &str, mark: &str, tag: &str) -> String {
     let parts: Vec<&str> = text.split(mark).collect();
-    if parts.len() % 2 == 0 {
+    if parts.len().is_multiple_of(2) {
         return text.to_owned();
     }
     let wrap = |(index, part): (usize, &&str)| {

@@ -1,0 +1,111 @@
+//! The command line: which commands there are. What each takes stands beside what it does.
+
+use std::process::ExitCode;
+
+use clap::{Args, CommandFactory, Parser, Subcommand};
+use clap_complete::Shell;
+
+use crate::config::{Common, Global};
+use crate::error::CliError;
+use crate::exit::{self, Exit};
+use crate::output::{self, Output};
+use crate::{documents, experiment, lock, locks, write};
+
+/// Shared context for many agents, with locks that hold
+#[derive(Parser)]
+#[command(name = "mutext", version, max_term_width = 100, after_help = exit::table())]
+#[command(subcommand_required = true, arg_required_else_help = true)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) global: Global,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    Get(documents::GetArgs),
+    Put(write::PutArgs),
+    Ls(documents::LsArgs),
+    Rm(write::RmArgs),
+    History(documents::HistoryArgs),
+    Lock(lock::LockArgs),
+    Locks(locks::LocksArgs),
+    Revoke(locks::RevokeArgs),
+    Experiment(experiment::ExperimentArgs),
+    Completions(CompletionsArgs),
+}
+
+/// Print shell completions
+#[derive(Args)]
+#[command(after_help = "Examples:\n  mutext completions bash > ~/.local/share/bash-completion/completions/mutext\n  \
+    mutext completions fish > ~/.config/fish/completions/mutext.fish")]
+struct CompletionsArgs {
+    /// For which shell
+    shell: Shell,
+}
+
+impl Cli {
+    pub(crate) async fn run(self) -> Result<ExitCode, CliError> {
+        if let Command::Completions(args) = &self.command {
+            // Before any setting is read: a shell that starts up has no use for a complaint about one.
+            let mut script = Vec::new();
+            clap_complete::generate(args.shell, &mut Self::command(), "mutext", &mut script);
+            output::to_stdout(&script)?;
+            return Ok(Exit::Done.into());
+        }
+        let common = Common::resolve(&self.global)?;
+        match self.command {
+            Command::Get(args) => documents::get(args, &common).await,
+            Command::Put(args) => write::put(args, &common).await,
+            Command::Ls(args) => documents::ls(args, &common).await,
+            Command::Rm(args) => write::rm(args, &common).await,
+            Command::History(args) => documents::history(args, &common).await,
+            Command::Lock(args) => lock::run(args, &common).await,
+            Command::Locks(args) => locks::locks(args, &common).await,
+            Command::Revoke(args) => locks::revoke(args, &common).await,
+            Command::Experiment(args) => experiment::run(args, &common).await,
+            Command::Completions(_) => Ok(Exit::Done.into()),
+        }
+    }
+}
+
+/// The command line as it was given; a mistake in it is told as every other error, in JSON where that is asked for.
+pub(crate) fn parse() -> Result<Cli, ExitCode> {
+    let error = match Cli::try_parse() {
+        Ok(cli) => return Ok(cli),
+        Err(error) => error,
+    };
+    let ours = |argument: &std::ffi::OsString| argument != "--";
+    let json = error.use_stderr() && std::env::args_os().take_while(ours).any(|argument| argument == "--json");
+    if json {
+        let text = error.render().to_string();
+        let text = text.trim_start_matches("error: ");
+        // What follows tells people where to read on.
+        let ends = ["\n\nUsage:", "\n\nFor more information"].iter().filter_map(|tail| text.find(tail));
+        let message = &text[..ends.min().unwrap_or(text.len())];
+        Output::new(true).error(&CliError::input(message.trim()));
+    } else {
+        // Where not even help can be printed, there is nobody to tell.
+        let _ = error.print();
+    }
+    Err(if error.use_stderr() { Exit::BadInput } else { Exit::Done }.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_whole() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_command_shows_examples() {
+        for command in Cli::command().get_subcommands().filter(|command| command.get_name() != "experiment") {
+            let help = command.clone().render_help().to_string();
+            assert!(help.contains("Examples:"), "{}", command.get_name());
+        }
+    }
+}

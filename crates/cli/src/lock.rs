@@ -1,0 +1,240 @@
+//! `lock`: runs a command while holding a lease.
+
+use std::ffi::OsString;
+use std::pin::pin;
+use std::process::{ExitCode, ExitStatus};
+use std::time::Duration;
+
+use clap::{Args, ValueEnum};
+use mutext::{Context, Error, LockGuard, Loss, Release, Resource, Ttl, Wait};
+use tokio::process::{Child, Command};
+use tokio::time::{Instant, sleep, sleep_until};
+
+use crate::config::Common;
+use crate::config_file::parse_duration;
+use crate::error::{CliError, list};
+use crate::inherited::{self, Inherited};
+use crate::signals::{self, Signal, Signals};
+
+/// How long a command that is told to stop may take before it is killed.
+const STOPPING: Duration = Duration::from_secs(5);
+/// How long a lease that has lapsed may take to be renewed: a machine that slept finds out at once whether somebody
+/// has taken the lock meanwhile.
+const REVIVAL: Duration = Duration::from_millis(250);
+
+/// Run a command while holding a lease
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  \
+    mutext lock plan.md -- ./rewrite-plan\n  \
+    mutext lock tasks/ notes.md --wait 10s --reason 're-ordering' -- make reorder\n  \
+    mutext lock plan.md --no-wait -- true || echo 'somebody has it'\n  \
+    mutext lock plan.md -- sh -c 'mutext get plan.md | sed s/a/b/ | mutext put plan.md -'\n\n\
+    Several resources are granted together, or none. A resource covers all below it; / is everything.\n\
+    The lease is renewed while the command runs and given back when it ends. `mutext put` inside writes\n\
+    under the lease and its fence: once the lease is lost, its writes are refused.\n\n\
+    The command finds MUTEXT_LEASE (what mutext reads), MUTEXT_LOCK (the resources, one a line),\n\
+    MUTEXT_FENCE (the fencing token) and where the documents lie in its environment.\n\n\
+    SIGTERM, SIGHUP, SIGUSR1 and SIGUSR2 are passed on to it; SIGINT and SIGQUIT too, unless they are\n\
+    Ctrl-C and Ctrl-\\ of a terminal, which sends them to both. Its own children are its own business.")]
+pub(crate) struct LockArgs {
+    /// What to lock: a document, or a path with all below it
+    #[arg(required = true)]
+    resources: Vec<Resource>,
+    /// How long to queue at most [default: 500ms]
+    #[arg(long, value_name = "DURATION", value_parser = wait)]
+    wait: Option<Wait>,
+    /// One try, without queueing
+    #[arg(long, conflicts_with = "wait")]
+    no_wait: bool,
+    /// How long the lease lasts, should this process die [default: 10s]
+    #[arg(long, value_name = "DURATION", value_parser = ttl)]
+    ttl: Option<Ttl>,
+    /// What for: shown to those who wait
+    #[arg(long, value_name = "TEXT")]
+    reason: Option<String>,
+    /// For reading: others may read too
+    #[arg(long)]
+    shared: bool,
+    /// What to do with the command when the lease is lost
+    #[arg(long, value_name = "WHAT", default_value = "kill")]
+    on_loss: OnLoss,
+    /// The command and its arguments, after --
+    #[arg(last = true, required = true)]
+    command: Vec<OsString>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum OnLoss {
+    /// SIGTERM, after five seconds SIGKILL; exit status 5
+    Kill,
+    /// Say so, and let it go on
+    Warn,
+}
+
+fn wait(text: &str) -> Result<Wait, String> {
+    let duration = parse_duration(text)?;
+    let flag = if duration < Wait::MIN { " (--no-wait)" } else { "" };
+    Wait::new(duration).map_err(|error| format!("{error}{flag}"))
+}
+
+fn ttl(text: &str) -> Result<Ttl, String> {
+    Ttl::new(parse_duration(text)?).map_err(|error| error.to_string())
+}
+
+pub(crate) async fn run(args: LockArgs, common: &Common) -> Result<ExitCode, CliError> {
+    let mut signals = Signals::listen()?;
+    let (mutext, context) = tokio::select! {
+        opened = common.open() => opened?,
+        signal = signals.next() => return Err(signals::interrupted(signal)),
+    };
+    let outcome = hold(&args, common, &context, &mut signals).await;
+    mutext.finish().await;
+    outcome
+}
+
+/// From asking for the lock to giving it back, whatever happens in between.
+async fn hold(
+    args: &LockArgs,
+    common: &Common,
+    context: &Context,
+    signals: &mut Signals,
+) -> Result<ExitCode, CliError> {
+    let guard = tokio::select! {
+        granted = acquire(args, common, context) => granted?,
+        signal = signals.next() => return Err(signals::interrupted(signal)),
+    };
+    let Some((program, arguments)) = args.command.split_first() else { return Err(CliError::input("no command")) };
+    let mut command = Command::new(program);
+    command.args(arguments).envs(inherited::environment(guard.lease(), common));
+    let mut child = command.spawn().map_err(|source| {
+        let program = program.to_string_lossy().into_owned();
+        CliError::Command { program, source }
+    })?;
+    let resources: Vec<Resource> = guard.lease().claims.iter().map(|claim| claim.resource.clone()).collect();
+    let mut watch = Watch { args, common, resources: &resources, loss: None, kill_at: None };
+    let status = watch.until_it_ends(&mut child, &guard, signals).await?;
+    let mut lost = watch.loss.map(Some);
+    match guard.release().await {
+        // It was taken from us, and the news is still on its way.
+        Ok(Release::NotHeld) => lost = lost.or(Some(None)),
+        Ok(Release::Released) => {}
+        Err(error) => common.out.warn("release", &format!("the lease ends with its TTL only: {error}")),
+    }
+    match lost {
+        Some(loss) if args.on_loss == OnLoss::Kill => {
+            Err(CliError::LostWhileRunning { resources, loss, ended: ended(status) })
+        }
+        Some(None) => {
+            let text = format!("the lease on {} was lost before the command ended", list(&resources));
+            common.out.warn("lease_lost", &text);
+            Ok(passed_on(status))
+        }
+        _ => Ok(passed_on(status)),
+    }
+}
+
+async fn acquire(args: &LockArgs, common: &Common, context: &Context) -> Result<LockGuard, CliError> {
+    let [first, others @ ..] = args.resources.as_slice() else { return Err(CliError::input("no resource")) };
+    let mut lock = context.lock(first).ttl(args.ttl.unwrap_or(common.ttl)).wait(args.wait.unwrap_or(common.wait));
+    for resource in others {
+        lock = lock.and(resource.as_str());
+    }
+    if args.shared {
+        lock = lock.shared();
+    }
+    if args.no_wait {
+        lock = lock.without_waiting();
+    }
+    if let Some(reason) = &args.reason {
+        lock = lock.reason(reason);
+    }
+    lock.acquire().await.map_err(|error| {
+        let own = Inherited::from_environment().ok().flatten().map(|inherited| inherited.token().owner);
+        match &error {
+            Error::Timeout { blocked, .. } if blocked.holdings.iter().any(|holding| Some(holding.lease) == own) => {
+                CliError::OwnLease { source: Box::new(error) }
+            }
+            _ => error.into(),
+        }
+    })
+}
+
+/// Watches over a command and its lease.
+struct Watch<'a> {
+    args: &'a LockArgs,
+    common: &'a Common,
+    resources: &'a [Resource],
+    loss: Option<Loss>,
+    kill_at: Option<Instant>,
+}
+
+impl Watch<'_> {
+    async fn until_it_ends(
+        &mut self,
+        child: &mut Child,
+        guard: &LockGuard,
+        signals: &mut Signals,
+    ) -> Result<ExitStatus, CliError> {
+        let pid = child.id();
+        let mut lost = pin!(confirmed_loss(guard));
+        loop {
+            tokio::select! {
+                biased;
+                status = child.wait() => return status.map_err(|source| CliError::Io {
+                    what: "the command cannot be waited for".to_owned(),
+                    remedy: "see whether it still runs",
+                    source,
+                }),
+                signal = signals.next() => if !signals::reaches_both(signal) { signals::send(pid, signal) },
+                loss = &mut lost, if self.loss.is_none() => self.lose(loss, pid),
+                () = sleep_until(self.kill_at.unwrap_or_else(Instant::now)), if self.kill_at.is_some() => {
+                    self.kill_at = None;
+                    signals::send(pid, Signal::KILL);
+                }
+            }
+        }
+    }
+
+    fn lose(&mut self, loss: Loss, pid: Option<u32>) {
+        let what = format!("the lease on {} is lost: {loss}", list(self.resources));
+        match self.args.on_loss {
+            OnLoss::Kill => {
+                let stop = format!("{what}; the command is told to stop (SIGTERM), and killed in {STOPPING:?}");
+                self.common.out.warn("lease_lost", &stop);
+                signals::send(pid, Signal::TERM);
+                self.kill_at = Some(Instant::now() + STOPPING);
+            }
+            OnLoss::Warn => self.common.out.warn("lease_lost", &format!("{what}; the command goes on without it")),
+        }
+        self.loss = Some(loss);
+    }
+}
+
+/// Ready when the lease is lost for good: one that has only lapsed is given the time of a renewal.
+async fn confirmed_loss(guard: &LockGuard) -> Loss {
+    loop {
+        let loss = guard.lost().await;
+        if loss != Loss::Unconfirmed {
+            return loss;
+        }
+        let enough = Instant::now() + REVIVAL;
+        while !guard.is_held() {
+            if Instant::now() >= enough {
+                return guard.lost().await;
+            }
+            sleep(Duration::from_millis(10)).await;
+        }
+    }
+}
+
+fn ended(status: ExitStatus) -> String {
+    status.code().map_or_else(|| format!("was ended by {status}"), |code| format!("ended with status {code}"))
+}
+
+/// The command's own status; 128 and the signal where one ended it.
+fn passed_on(status: ExitStatus) -> ExitCode {
+    use std::os::unix::process::ExitStatusExt;
+    let signalled = || status.signal().and_then(|signal| u8::try_from(128 + signal).ok());
+    let code = status.code().and_then(|code| u8::try_from(code).ok()).or_else(signalled);
+    ExitCode::from(code.unwrap_or(u8::MAX))
+}

@@ -1,0 +1,10 @@
+//! The command as its users meet it: the real binary, in a directory and an environment of its own.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod bad_input;
+mod documents;
+mod locks;
+mod place;
+mod running;
+mod settings;
