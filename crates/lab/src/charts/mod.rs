@@ -3,7 +3,7 @@
 mod canvas;
 mod scale;
 
-use plotters::style::RGBColor;
+use plotters::style::{RGBColor, WHITE};
 
 use crate::results::{Results, Treatment};
 use crate::summary::{Summary, TreatmentSummary, published, reproduction};
@@ -78,7 +78,7 @@ fn ruled(sheet: &mut Sheet, scale: &Scale, unit: &str) {
         sheet.line(&[(x, TOP), (x, BOTTOM)], RULE, 1.0);
         sheet.text((x, BOTTOM + 16.0), &label, 13.0, INK, Anchor::Middle);
     }
-    sheet.text((f64::midpoint(LEFT, RIGHT), BOTTOM + 42.0), unit, 14.0, INK, Anchor::Middle);
+    sheet.text((f64::midpoint(LEFT, RIGHT - 120.0), BOTTOM + 42.0), unit, 14.0, INK, Anchor::Middle);
 }
 
 fn rows(n: usize) -> impl Iterator<Item = (f64, f64)> {
@@ -195,7 +195,11 @@ fn acquisition(results: &Results, summary: &Summary) -> Result<Chart, ChartError
     let mean = across.place(published::ACQUIRE_MS);
     sheet.dashed((mean, TOP - 4.0), (mean, BOTTOM), FAINT);
     sheet.text((mean, TOP - 14.0), "published mean 2.3 ms", 13.0, FAINT, Anchor::Middle);
+    let legend_top = BOTTOM - 26.0 * taken.len() as f64 - 18.0;
     for (index, (treatment, times)) in taken.iter().enumerate() {
+        if index == 0 {
+            sheet.bar((RIGHT - 345.0, legend_top), (RIGHT - 4.0, BOTTOM - 8.0), WHITE, true);
+        }
         let color = color(treatment.treatment);
         let last = times.len() as f64;
         let steps = times
@@ -232,10 +236,13 @@ fn throughput(results: &Results, summary: &Summary) -> Result<Chart, ChartError>
     sheet.text((f64::midpoint(90.0, RIGHT), BOTTOM + 42.0), "trial", 14.0, INK, Anchor::Middle);
     sheet.text((24.0, TOP), "acknowledged updates a second (pauses and thinking included)", 13.0, INK, Anchor::Start);
     let mut legend_x = 90.0;
-    for treatment in &summary.treatments {
+    let beside = ((RIGHT - 100.0) / last as f64 / 6.0).min(5.0);
+    for (index, treatment) in summary.treatments.iter().enumerate() {
         let color = color(treatment.treatment);
         for trial in results.of(treatment.treatment) {
-            sheet.dot((across.place(trial.trial as f64), up.place(rate(trial))), 3.0, color, !trial.corrupt);
+            // Treatments of one trial stand side by side: they are often equal to the pixel.
+            let x = across.place(trial.trial as f64) + beside * (index as f64 - summary.treatments.len() as f64 / 2.0);
+            sheet.dot((x, up.place(rate(trial))), 3.0, color, !trial.corrupt);
         }
         if let Some(median) = treatment.updates_per_second {
             sheet.line(&[(90.0, up.place(median)), (RIGHT, up.place(median))], color, 2.0);
