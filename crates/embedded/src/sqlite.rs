@@ -64,13 +64,13 @@ pub(crate) fn open(file: &Path, schema: &Schema, sync: Sync, deadline: Deadline)
 
 fn migrate(connection: &Connection, file: &Path, schema: &Schema, deadline: Deadline) -> Result<(), EngineError> {
     let translate = |error| trouble(file, error);
-    let read = |pragma: &str| connection.pragma_query_value(None, pragma, |row| row.get::<_, i32>(0));
     let known = u32::try_from(schema.migrations.len()).unwrap_or(u32::MAX);
     let version = || -> Result<u32, EngineError> {
-        let id = retry(file, deadline, || read("application_id"))?;
-        let version = u32::try_from(retry(file, deadline, || read("user_version"))?).unwrap_or(u32::MAX);
-        let objects: i64 =
-            retry(file, deadline, || connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0)))?;
+        // One statement, one snapshot: another process may migrate between two of them.
+        let sql = "SELECT (SELECT application_id FROM pragma_application_id), (SELECT user_version FROM pragma_user_version), (SELECT count(*) FROM sqlite_schema)";
+        let (id, version, objects): (i32, i32, i64) =
+            retry(file, deadline, || connection.query_row(sql, [], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?))))?;
+        let version = u32::try_from(version).unwrap_or(u32::MAX);
         if id != schema.application_id && (id, version, objects) != (0, 0, 0) {
             return Err(not_ours(file));
         }

@@ -14,6 +14,9 @@ use tokio::time::Instant;
 use crate::keeper::{Held, Keeper, Status};
 use crate::{Context, Error};
 
+/// How long the keeper is given to revive a lease that has lapsed before its holder is told.
+const REVIVAL: Duration = Duration::from_millis(250);
+
 /// What a write through a guard does when the lease's time has run out unconfirmed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum OnLapse {
@@ -212,17 +215,21 @@ impl LockGuard {
         self.held.status() == Status::Held
     }
 
-    /// Ready when the lease is lost or has lapsed, with the reason; never after an ordinary release. For `select!`
-    /// beside the work. Dropping it changes nothing.
+    /// Ready when the lease is lost, or has lapsed and could not be revived at once, with the reason; never after an
+    /// ordinary release. For `select!` beside the work. Dropping it changes nothing.
     pub async fn lost(&self) -> Loss {
         let mut status = self.held.watch();
         loop {
             match &*status.borrow_and_update() {
-                Status::Held => {}
-                Status::Lapsed => return Loss::Unconfirmed,
+                Status::Held | Status::Lapsed => {}
                 Status::Lost(loss) => return loss.clone(),
             }
-            if status.changed().await.is_err() {
+            let lapsed = *status.borrow() == Status::Lapsed;
+            let change = status.changed();
+            // A process that was stopped wakes up to a lease that has lapsed and that its keeper is about to renew.
+            let told =
+                if lapsed { tokio::time::timeout(REVIVAL, change).await.unwrap_or(Ok(())) } else { change.await };
+            if told.is_err() || (lapsed && self.held.status() == Status::Lapsed) {
                 return Loss::Unconfirmed;
             }
         }

@@ -4,12 +4,12 @@
 
 mod common;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
-use common::{Store, agent_of, until_waiting, wait, waiters};
+use common::{Store, agent_of, assert_free, until_waiting, wait, waiters};
 use mutext::{
     AgentName, Commit, Context, ContextName, EngineError, Error, Lease, LeaseId, LockCapabilities, LockTable, Loss,
     Mode, Mutext, OnLapse, Precondition, Release, TroubleKind, Ttl,
@@ -214,11 +214,22 @@ async fn a_write_under_a_fence_that_was_passed_on_counts_as_the_holders() {
 
 // --- Leases that lapse: a service that cannot be reached for renewal -------------------------------------------------
 
-/// The embedded engine behind a connection that can be cut for renewals.
+/// The embedded engine behind a connection that can be cut for renewals, and for one release.
 #[derive(Debug)]
 struct Faulty {
     engine: Arc<dyn LockService>,
     cut: AtomicBool,
+    /// What becomes of the next release.
+    release: Mutex<NextRelease>,
+}
+
+#[derive(Debug, Default, Clone, Copy, PartialEq)]
+enum NextRelease {
+    #[default]
+    Arrives,
+    Fails,
+    /// Never arrives, and is never answered.
+    Hangs,
 }
 
 #[async_trait]
@@ -239,7 +250,12 @@ impl LockService for Faulty {
     }
 
     async fn release(&self, context: &ContextName, lease: LeaseId, deadline: Deadline) -> Result<Release, EngineError> {
-        self.engine.release(context, lease, deadline).await
+        let next = std::mem::take(&mut *self.release.lock().unwrap());
+        match next {
+            NextRelease::Arrives => self.engine.release(context, lease, deadline).await,
+            NextRelease::Fails => Err(EngineError::new("the test's wire", TroubleKind::Unavailable, "mend it")),
+            NextRelease::Hangs => std::future::pending().await,
+        }
     }
 
     async fn inspect(&self, context: &ContextName, deadline: Deadline) -> Result<LockTable, EngineError> {
@@ -276,7 +292,7 @@ impl Lapsing {
         let store = Store::new();
         let options = mutext_embedded::EmbeddedOptions::new(store.path()).synced(false);
         let engines = options.open(Deadline::after(Duration::from_secs(15))).await.unwrap();
-        let wire = Arc::new(Faulty { engine: engines.locks, cut: AtomicBool::new(false) });
+        let wire = Arc::new(Faulty { engine: engines.locks, cut: AtomicBool::new(false), release: Mutex::default() });
         let mutext = Mutext::with_engines(engines.store, wire.clone()).unwrap();
         let (holder, other) = (agent_of(&mutext, "holder"), store.agent("other").await);
         other.put("plan", "1", Precondition::Absent).await.unwrap();
@@ -382,6 +398,20 @@ async fn a_lease_that_another_took_and_gave_back_meanwhile_is_lost() {
     test.mend();
     assert_eq!(loss(guard.put("plan", "stale").await.unwrap_err()).0, Loss::Expired);
     assert_eq!(read(&test.other, "plan").await, (1, "1".to_owned()));
+}
+
+#[tokio::test]
+async fn a_release_that_does_not_arrive_is_made_again_in_the_background() {
+    let test = Lapsing::new().await;
+    for next in [NextRelease::Fails, NextRelease::Hangs] {
+        let guard = test.holder.lock("plan").await.unwrap();
+        *test.wire.release.lock().unwrap() = next;
+        // The answer never comes, and the caller gives up.
+        let released = timeout(Duration::from_millis(100), guard.release()).await;
+        assert_eq!(released.is_err(), next == NextRelease::Hangs, "{released:?}");
+        assert!(!matches!(released, Ok(Ok(_))), "{released:?}");
+        assert_free(&test.other, "plan", "released in the background").await;
+    }
 }
 
 // --- Modes, several resources, waiting ---------------------------------------------------------------------------------

@@ -43,6 +43,7 @@ fn path(text: &str) -> DocumentPath {
 /// Eight agents, each in an opening of its own, count one document up 25 times.
 async fn count_together(strategies: [Strategy; 8]) {
     let store = Store::new();
+    let reader = store.agent("reader").await;
     let tasks: Vec<_> = strategies
         .into_iter()
         .map(|strategy| {
@@ -65,7 +66,6 @@ async fn count_together(strategies: [Strategy; 8]) {
     for task in tasks {
         attempts += task.await.unwrap();
     }
-    let reader = store.agent("reader").await;
     let count = reader.get("count").await.unwrap().unwrap();
     assert_eq!((number(Some(&count)), count.revision.0), (200, 200), "after {attempts} attempts");
     let history = reader.history("count", None, 1000).await.unwrap();

@@ -2,7 +2,8 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -132,7 +133,8 @@ fn code(status: ExitStatus) -> i32 {
 /// A command that runs; killed when it is dropped.
 pub(crate) struct Holder {
     child: Child,
-    out: BufReader<ChildStdout>,
+    /// Its lines, read by a thread: a test that waits for one that never comes fails and does not hang.
+    lines: mpsc::Receiver<String>,
 }
 
 impl Holder {
@@ -146,14 +148,23 @@ impl Holder {
 
     pub(crate) fn start_without_word(command: &mut Command) -> Self {
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-        let out = BufReader::new(child.stdout.take().unwrap());
-        Self { child, out }
+        let mut out = BufReader::new(child.stdout.take().unwrap());
+        let (sender, lines) = mpsc::channel();
+        std::thread::spawn(move || {
+            let mut line = String::new();
+            while out.read_line(&mut line).is_ok_and(|bytes| bytes > 0) && sender.send(line.split_off(0)).is_ok() {}
+        });
+        Self { child, lines }
     }
 
+    /// Its next line; nothing at its end.
+    #[track_caller]
     pub(crate) fn line(&mut self) -> String {
-        let mut line = String::new();
-        self.out.read_line(&mut line).unwrap();
-        line
+        match self.lines.recv_timeout(ENOUGH) {
+            Ok(line) => line,
+            Err(mpsc::RecvTimeoutError::Disconnected) => String::new(),
+            Err(mpsc::RecvTimeoutError::Timeout) => panic!("it says nothing"),
+        }
     }
 
     /// Writes a line to the command's standard input.
@@ -170,9 +181,10 @@ impl Holder {
     /// Closes its standard input and waits for its end.
     pub(crate) fn end(mut self) -> Ran {
         drop(self.child.stdin.take());
+        until("its end", || self.child.try_wait().unwrap().is_some());
         let status = code(self.child.wait().unwrap());
-        let (mut out, mut err) = (String::new(), String::new());
-        self.out.read_to_string(&mut out).unwrap();
+        let lines = std::iter::from_fn(|| Some(self.line()).filter(|line| !line.is_empty()));
+        let (out, mut err) = (lines.collect(), String::new());
         self.child.stderr.take().unwrap().read_to_string(&mut err).unwrap();
         Ran { status, out, err }
     }
@@ -191,6 +203,6 @@ pub(crate) fn until(what: &str, mut holds: impl FnMut() -> bool) {
     let begun = Instant::now();
     while !holds() {
         assert!(begun.elapsed() < ENOUGH, "never came: {what}");
-        std::thread::yield_now();
+        std::thread::sleep(Duration::from_millis(1));
     }
 }

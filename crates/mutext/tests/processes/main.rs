@@ -11,11 +11,12 @@ mod roles;
 
 use std::collections::BTreeSet;
 use std::process::ExitCode;
+use std::sync::Barrier;
 use std::time::{Duration, Instant};
 
 use child::Child;
 use libtest_mimic::{Arguments, Trial};
-use mutext::{Context, Error, Mutext, Precondition, Wait};
+use mutext::{Address, Context, Error, Mutext, Precondition, Wait};
 use roles::{agent, appended, ids};
 use rustix::process::Signal;
 use tempfile::TempDir;
@@ -35,6 +36,7 @@ fn main() -> ExitCode {
     let mut arguments = Arguments::from_args();
     arguments.test_threads.get_or_insert(1);
     let trials = trials![
+        a_new_store_that_many_open_at_once_opens_for_all_of_them,
         ten_thousand_random_operations_by_eight_processes_lose_nothing,
         random_operations_synced_to_disk_lose_nothing,
         the_lock_of_a_killed_holder_passes_on_within_its_ttl_and_its_updates_stay,
@@ -100,6 +102,30 @@ impl Scene {
 fn acknowledged(lines: &[String]) -> BTreeSet<u64> {
     let ids = lines.iter().filter_map(|line| line.strip_prefix("ack "));
     ids.map(|line| line.split(' ').next().unwrap().parse().unwrap()).collect()
+}
+
+fn a_new_store_that_many_open_at_once_opens_for_all_of_them() {
+    const OPENINGS: usize = 8;
+    for round in 0..40 {
+        let dir = tempfile::tempdir().unwrap();
+        let address: Address = format!("embedded:{}", dir.path().join("store").display()).parse().unwrap();
+        let start = Barrier::new(OPENINGS);
+        let open = || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            start.wait();
+            runtime.block_on(Mutext::open(&address, None))
+        };
+        let opened: Vec<_> = std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..OPENINGS).map(|_| scope.spawn(open)).collect();
+            threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+        });
+        for opened in &opened {
+            assert!(opened.is_ok(), "round {round}: {opened:?}");
+        }
+        // Each opening's socket is its sign of life: without it, others would take its locks away.
+        let sockets = std::fs::read_dir(dir.path().join("store/wake")).unwrap().count();
+        assert_eq!(sockets, OPENINGS, "round {round}: a living socket was swept away");
+    }
 }
 
 fn ten_thousand_random_operations_by_eight_processes_lose_nothing() {

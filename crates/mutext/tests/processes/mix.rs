@@ -7,7 +7,7 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
 use crate::child::Child;
-use crate::roles::{agent, appended, ids, say};
+use crate::roles::{agent, appended, hear_from_the_parent, ids, say};
 
 /// Lists of numbers, to which every process appends numbers of its own.
 const LISTS: u64 = 6;
@@ -27,6 +27,9 @@ enum Outcome {
 pub(crate) async fn run(address: &str, index: u64, operations: u64, seed: u64) {
     let agent = agent(address, &format!("p{index}")).await;
     let mut random = StdRng::seed_from_u64(seed + index);
+    // Together, so that they meet.
+    say("ready");
+    hear_from_the_parent();
     let (mut conflicts, mut timeouts, mut reads) = (0, 0, 0);
     for number in 0..operations {
         let id = index * 1_000_000 + number;
@@ -146,10 +149,14 @@ type Told = BTreeMap<(String, u64), (String, Option<u64>)>;
 /// Runs `processes` children with `operations` each on the store at `address`; returns a summary for people.
 pub(crate) fn run_all(address: &str, processes: u64, operations: u64) -> String {
     let seed: u64 = rand::random_range(0..1_000_000);
-    let start = std::time::Instant::now();
-    let children: Vec<Child> = (0..processes)
+    let mut children: Vec<Child> = (0..processes)
         .map(|index| Child::start("mix", &[address, &index.to_string(), &operations.to_string(), &seed.to_string()]))
         .collect();
+    for child in &children {
+        child.until("ready");
+    }
+    let start = std::time::Instant::now();
+    children.iter_mut().for_each(|child| child.say("go"));
     let mut told = Told::new();
     let mut counts = [0; 3];
     for (index, child) in children.into_iter().enumerate() {

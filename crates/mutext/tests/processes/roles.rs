@@ -13,6 +13,11 @@ pub(crate) fn say(line: &str) {
     out.write_all(format!("{line}\n").as_bytes()).and_then(|()| out.flush()).expect("the parent listens");
 }
 
+/// Waits for a line.
+pub(crate) fn hear_from_the_parent() {
+    std::io::stdin().lock().read_line(&mut String::new()).expect("the parent speaks");
+}
+
 pub(crate) async fn agent(address: &str, name: &str) -> Context {
     let mutext = Mutext::open(&address.parse().unwrap(), None).await.unwrap();
     mutext.context("shared", Settings::new(name.try_into().unwrap())).unwrap()
@@ -86,7 +91,7 @@ async fn stale(address: &str, ttl: Duration, how: &str) {
     let list = if how == "blind" { agent.get("list").await.unwrap() } else { guard.get("list").await.unwrap() };
     let content = appended(list.as_ref(), 666).unwrap();
     say("read");
-    let _ = std::io::stdin().lock().lines().next();
+    hear_from_the_parent();
     let path = "list".try_into().unwrap();
     let commit = Commit::new(agent.agent().clone());
     let written = match how {
