@@ -132,17 +132,17 @@ async fn locking(args: LockingArgs, common: &Common) -> Result<ExitCode, CliErro
         return Ok(INTERRUPTED.into());
     }
     let summary = conclude(&args.out, &results, common)?;
-    Ok(match (results.metadata.interrupted, summary.passed()) {
+    Ok(match (results.metadata.interrupted, summary.failed()) {
         (true, _) => INTERRUPTED.into(),
-        (false, true) => Exit::Done.into(),
-        (false, false) => Exit::CriterionFailed.into(),
+        (false, false) => Exit::Done.into(),
+        (false, true) => Exit::CriterionFailed.into(),
     })
 }
 
 fn rebuild(dir: &Path, common: &Common) -> Result<ExitCode, CliError> {
     let results = files::read(dir).map_err(|error| CliError::Experiment(with_causes(&error)))?;
     let summary = conclude(&files::root_of(dir), &results, common)?;
-    Ok(if summary.passed() { Exit::Done } else { Exit::CriterionFailed }.into())
+    Ok(if summary.failed() { Exit::CriterionFailed } else { Exit::Done }.into())
 }
 
 /// Writes every file and shows the verdict.

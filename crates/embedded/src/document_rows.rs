@@ -94,7 +94,7 @@ pub(crate) fn history(
     let sql = "SELECT r.revision, r.kind, r.content, c.author, c.message, c.at FROM revisions r
                JOIN commits c ON c.seq = r.seq
                WHERE r.context = ?1 AND r.path = ?2 AND r.revision < ?3 ORDER BY r.revision DESC LIMIT ?4";
-    let before = before.map_or(i64::MAX, |revision| revision.0.cast_signed());
+    let before = before.map_or(i64::MAX, |revision| i64::try_from(revision.0).unwrap_or(i64::MAX));
     let limit = i64::try_from(limit).unwrap_or(i64::MAX);
     let mut statement = connection.prepare_cached(sql)?;
     let rows = statement.query_map(params![context.as_str(), path.as_str(), before, limit], |row| {
@@ -121,15 +121,16 @@ pub(crate) fn changes(
     let sql = "SELECT seq, author, message, at FROM commits WHERE context = ?1 AND seq > ?2 ORDER BY seq LIMIT ?3";
     let mut statement = snapshot.prepare_cached(sql)?;
     let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-    let rows = statement.query_map(params![context.as_str(), after.0.cast_signed(), limit], |row| {
-        Ok(CommitRecord {
-            cursor: Cursor(number(row, 0)?),
-            author: author(row, 1)?,
-            message: row.get(2)?,
-            written_at: time(row, 3)?,
-            changes: Vec::new(),
-        })
-    })?;
+    let rows =
+        statement.query_map(params![context.as_str(), i64::try_from(after.0).unwrap_or(i64::MAX), limit], |row| {
+            Ok(CommitRecord {
+                cursor: Cursor(number(row, 0)?),
+                author: author(row, 1)?,
+                message: row.get(2)?,
+                written_at: time(row, 3)?,
+                changes: Vec::new(),
+            })
+        })?;
     let mut records = rows.collect::<Result<Vec<_>>>()?;
     let sql = "SELECT path, revision, content IS NULL FROM revisions WHERE seq = ?1 ORDER BY path";
     let mut statement = snapshot.prepare_cached(sql)?;

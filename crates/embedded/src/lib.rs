@@ -97,15 +97,17 @@ impl EmbeddedOptions {
         deadline: Deadline,
     ) -> Result<Arc<EmbeddedLocks>, EngineError> {
         let open = move || {
-            self.make_directory()?;
-            EmbeddedLocks::open(&self.dir, epochs, self.look_again, deadline).map(Arc::new)
+            let dir = self.make_directory()?;
+            EmbeddedLocks::open(&dir, epochs, self.look_again, deadline).map(Arc::new)
         };
         let opened = tokio::task::spawn_blocking(open).await;
         opened.unwrap_or_else(|_| Err(worker::stopped("opening the locks", Effect::Unknown)))
     }
 
-    fn make_directory(&self) -> Result<(), EngineError> {
-        fs::create_dir_all(&self.dir).map_err(|error| {
+    /// Makes the directory where there is none. Its full path: a program that changes its own directory later goes on
+    /// with the same store.
+    fn make_directory(&self) -> Result<PathBuf, EngineError> {
+        fs::create_dir_all(&self.dir).and_then(|()| self.dir.canonicalize()).map_err(|error| {
             let kind = match error.kind() {
                 std::io::ErrorKind::PermissionDenied | std::io::ErrorKind::ReadOnlyFilesystem => TroubleKind::ReadOnly,
                 _ => TroubleKind::Unavailable,
@@ -117,10 +119,10 @@ impl EmbeddedOptions {
 
     /// Opens it. Blocks for as long as other processes set the same store up, at most until `deadline`.
     pub fn open_blocking(self, deadline: Deadline) -> Result<Embedded, EngineError> {
-        self.make_directory()?;
+        let dir = self.make_directory()?;
         let options = WriterOptions { sync: self.sync, fenced: self.fenced };
-        let store = Arc::new(EmbeddedStore::open(self.dir.join("documents.db"), options, deadline)?);
-        let locks = EmbeddedLocks::open(&self.dir, store.clone(), self.look_again, deadline)?;
+        let store = Arc::new(EmbeddedStore::open(dir.join("documents.db"), options, deadline)?);
+        let locks = EmbeddedLocks::open(&dir, store.clone(), self.look_again, deadline)?;
         Ok(Embedded { store, locks: Arc::new(locks) })
     }
 

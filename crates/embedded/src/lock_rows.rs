@@ -51,9 +51,16 @@ impl Desk {
                 desk.insert(context, attempt)?;
             }
             let now_ns = clock::now_ns();
-            let (entries, letters) = desk.settle(context, now_ns, Some(attempt.id))?;
+            let (mut entries, mut letters) = desk.settle(context, now_ns, Some(attempt.id))?;
+            // Stopped while its turn came and went, or taken for dead: it has lost its place, not its wait.
+            let missing = entries.iter().all(|entry| entry.id != attempt.id);
+            if missing && !last && desk.loss(attempt.id)? == Loss::Expired {
+                desk.insert(context, attempt)?;
+                let more;
+                (entries, more) = desk.settle(context, now_ns, Some(attempt.id))?;
+                letters.extend(more);
+            }
             let Some(own) = entries.iter().find(|entry| entry.id == attempt.id) else {
-                // Out of time and taken out by another, or revoked while it waited.
                 return Ok((Look::Blocked(Blocked::default()), letters));
             };
             if let Some(counter) = own.counter {

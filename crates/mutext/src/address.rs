@@ -127,7 +127,8 @@ pub(crate) struct Engines {
 pub(crate) async fn open(store: &Address, locks: &Address, deadline: Deadline) -> Result<Engines, Error> {
     let opened = store.options().open(deadline).await?;
     let documents: Arc<dyn DocumentStore> = opened.store;
-    if store.dir == locks.dir {
+    let full = |dir: &PathBuf| std::path::absolute(dir).unwrap_or_else(|_| dir.clone());
+    if full(&store.dir) == full(&locks.dir) {
         return Ok(Engines { store: documents, locks: opened.locks });
     }
     let epochs = Arc::new(Arc::clone(&documents));

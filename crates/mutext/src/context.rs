@@ -109,7 +109,7 @@ impl Mutext {
         Error: From<N::Error>,
     {
         let holder = Holder::new(settings.agent.clone());
-        Ok(Context { mutext: self.clone(), name: name.try_into()?, holder, settings: Arc::new(settings) })
+        Ok(Context { mutext: self.clone(), name: name.try_into()?, holder, settings: Arc::new(settings), until: None })
     }
 
     /// What the two engines can do.
@@ -131,6 +131,8 @@ pub struct Context {
     name: ContextName,
     holder: Holder,
     settings: Arc<Settings>,
+    /// Within an update, its deadline: no step of it takes longer.
+    until: Option<Deadline>,
 }
 
 impl Context {
@@ -163,7 +165,13 @@ impl Context {
     }
 
     pub(crate) fn deadline(&self) -> Deadline {
-        Deadline::after(self.settings.patience)
+        let own = Deadline::after(self.settings.patience);
+        self.until.map_or(own, |until| until.min(own))
+    }
+
+    /// The same, for steps that must end by `deadline`.
+    pub(crate) fn by(&self, deadline: Deadline) -> Self {
+        Self { until: Some(deadline), ..self.clone() }
     }
 
     fn store(&self) -> &dyn DocumentStore {

@@ -99,6 +99,7 @@ impl Context {
     {
         let path = path.try_into()?;
         let deadline = Deadline::after(options.patience);
+        let context = self.by(deadline);
         let mut change = async |document| change(document).await.map_err(|error| Error::Edit(error.into()));
         let mut attempts = 0;
         let mut guard: Option<LockGuard> = None;
@@ -107,13 +108,13 @@ impl Context {
             attempts += 1;
             if let (Strategy::Lease { ttl, wait }, None) = (options.strategy, &guard) {
                 let wait = Deadline::after(wait.get()).min(deadline);
-                let (held, read) = self.lock_and_read(&path, ttl, wait, deadline).await?;
+                let (held, read) = context.lock_and_read(&path, ttl, wait, deadline).await?;
                 guard = Some(held);
                 base = Some(read);
             }
             let document = match base.take() {
                 Some(document) => document,
-                None => self.get_by(&path, deadline).await?,
+                None => context.get_by(&path, deadline).await?,
             };
             let before = document.as_ref().map(|document| document.revision);
             let precondition = Precondition::unchanged(document.as_ref());
@@ -122,7 +123,7 @@ impl Context {
             commit.message.clone_from(&options.message);
             let outcome = match &guard {
                 Some(guard) => guard.commit(commit).await,
-                None => self.commit(commit).await,
+                None => context.commit(commit).await,
             };
             let trouble = match outcome {
                 Ok(committed) => {

@@ -7,7 +7,7 @@ mod location;
 mod proportion;
 mod quantile;
 
-pub use bootstrap::bca_interval;
+pub use bootstrap::{Bootstrap, RESAMPLES};
 pub use contingency::Contingency;
 pub use location::{Location, cliffs_delta};
 pub use proportion::clopper_pearson;

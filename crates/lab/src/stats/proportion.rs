@@ -19,6 +19,8 @@ pub fn clopper_pearson(successes: usize, n: usize, confidence: f64) -> Interval 
 
 #[cfg(test)]
 mod tests {
+    use statrs::distribution::{Binomial, Discrete};
+
     use super::*;
     use crate::stats::assert_close;
 
@@ -30,10 +32,43 @@ mod tests {
             (0, 100, 0.0, 0.036_216_7),
             (100, 100, 0.963_783_3, 1.0),
             (1, 10, 0.002_528_6, 0.445_016_1),
+            (3, 7, 0.098_988_3, 0.815_948_4),
+            (1, 1000, 0.000_025_3, 0.005_558_9),
+            (50, 1000, 0.037_335_4, 0.065_390_5),
         ] {
             let interval = clopper_pearson(k, n, 0.95);
-            assert_close(interval.low, low, 5);
-            assert_close(interval.high, high, 5);
+            assert_close(interval.low, low, 6);
+            assert_close(interval.high, high, 6);
+        }
+    }
+
+    #[test]
+    fn more_confidence_gives_a_wider_interval() {
+        // SciPy 1.17.1: binomtest(50, 1000).proportion_ci(0.99, "exact").
+        let interval = clopper_pearson(50, 1000, 0.99);
+        assert_close(interval.low, 0.033_926_7, 6);
+        assert_close(interval.high, 0.070_504_4, 6);
+    }
+
+    #[test]
+    fn the_true_share_is_covered_at_least_as_often_as_promised() {
+        for n in [1, 2, 5, 10, 30, 100] {
+            let intervals: Vec<Interval> = (0..=n).map(|k| clopper_pearson(k, n, 0.95)).collect();
+            for share in (1..200).map(|step| f64::from(step) / 200.0) {
+                let binomial = Binomial::new(share, n as u64).unwrap();
+                let covered = intervals.iter().enumerate().filter(|(_, interval)| interval.contains(share));
+                let coverage: f64 = covered.map(|(k, _)| binomial.pmf(k as u64)).sum();
+                assert!(coverage >= 0.95 - 1e-9, "{coverage} for {share} of {n}");
+            }
+        }
+    }
+
+    #[test]
+    fn counting_failures_instead_mirrors_the_interval() {
+        for (k, n) in (1..=40).flat_map(|n| (0..=n).map(move |k| (k, n))) {
+            let (one, other) = (clopper_pearson(k, n, 0.95), clopper_pearson(n - k, n, 0.95));
+            assert_close(one.low, 1.0 - other.high, 9);
+            assert!(one.contains(k as f64 / n as f64), "{one:?} for {k} of {n}");
         }
     }
 

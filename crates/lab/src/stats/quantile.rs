@@ -81,6 +81,25 @@ mod tests {
     }
 
     #[test]
+    fn a_distribution_is_that_of_numpy() {
+        // NumPy, v = numpy.arange(1, 1002) ** 1.5: numpy.percentile(v, [50, 90, 99, 99.9]), v.mean(), v.std(ddof=1).
+        let found = Distribution::of((1..=1001).rev().map(|value| f64::from(value).powf(1.5))).unwrap();
+        assert_eq!(found.n, 1001);
+        assert_close(found.p50, 11_213.897_67, 4);
+        assert_close(found.p90, 27_045.012_50, 4);
+        assert_close(found.p99, 31_196.831_11, 4);
+        assert_close(found.p999, 31_622.776_60, 4);
+        assert_close(found.mean, 12_683.912_27, 4);
+        assert_close(found.sd, 9_511.085_16, 4);
+        // Between the order statistics: numpy.percentile([0.3, 1.7, 2.9, 4.1, 8.8, 15.2, 31], [50, 90, 99, 99.9]).
+        let found = Distribution::of([0.3, 1.7, 2.9, 4.1, 8.8, 15.2, 31.0]).unwrap();
+        for (found, expected) in [(found.p50, 4.1), (found.p90, 21.52), (found.p99, 30.052), (found.p999, 30.9052)] {
+            assert_close(found, expected, 9);
+        }
+        assert_eq!((found.min, found.max), (0.3, 31.0));
+    }
+
+    #[test]
     fn the_deviation_is_that_of_a_sample() {
         // R: sd(c(2, 4, 4, 4, 5, 5, 7, 9)) = 2.13809.
         assert_close(standard_deviation(&[2.0, 4.0, 4.0, 4.0, 5.0, 5.0, 7.0, 9.0]).unwrap(), 2.13809, 5);

@@ -7,7 +7,7 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
 use crate::child::Child;
-use crate::roles::{agent, appended, hear_from_the_parent, ids, say};
+use crate::roles::{agent, agent_of, appended, hear_from_the_parent, ids, open, say};
 
 /// Lists of numbers, to which every process appends numbers of its own.
 const LISTS: u64 = 6;
@@ -25,7 +25,8 @@ enum Outcome {
 
 /// A child: so many operations, each told to the parent; any error that is not contention ends it.
 pub(crate) async fn run(address: &str, index: u64, operations: u64, seed: u64) {
-    let agent = agent(address, &format!("p{index}")).await;
+    let mutext = open(address).await;
+    let agent = agent_of(&mutext, &format!("p{index}"));
     let mut random = StdRng::seed_from_u64(seed + index);
     // Together, so that they meet.
     say("ready");
@@ -46,6 +47,8 @@ pub(crate) async fn run(address: &str, index: u64, operations: u64, seed: u64) {
             Err(error) => panic!("operation {number} of process {index}, seed {seed}: {error:?}"),
         }
     }
+    // What an update has dropped is given back by now, so that the parent may look for what is left.
+    mutext.finish().await;
     say(&format!("done {conflicts} {timeouts} {reads}"));
 }
 

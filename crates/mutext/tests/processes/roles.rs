@@ -18,9 +18,17 @@ pub(crate) fn hear_from_the_parent() {
     std::io::stdin().lock().read_line(&mut String::new()).expect("the parent speaks");
 }
 
-pub(crate) async fn agent(address: &str, name: &str) -> Context {
-    let mutext = Mutext::open(&address.parse().unwrap(), None).await.unwrap();
+pub(crate) async fn open(address: &str) -> Mutext {
+    Mutext::open(&address.parse().unwrap(), None).await.unwrap()
+}
+
+pub(crate) fn agent_of(mutext: &Mutext, name: &str) -> Context {
     mutext.context("shared", Settings::new(name.try_into().unwrap())).unwrap()
+}
+
+/// An agent with an opening of its own.
+pub(crate) async fn agent(address: &str, name: &str) -> Context {
+    agent_of(&open(address).await, name)
 }
 
 pub(crate) fn milliseconds(text: &str) -> Duration {
