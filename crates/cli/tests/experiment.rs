@@ -1,5 +1,7 @@
 //! `mutext experiment locking`, with real agents as processes: it finds corruption where there is some, and only there.
 
+#![expect(clippy::unwrap_used, reason = "a helper of tests that fails is a test that fails")]
+
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::time::Duration;

@@ -1,5 +1,7 @@
 //! Which crate may see which, what opens a file, which engines are enrolled, which licences and sources are let in.
 
+#![expect(clippy::unwrap_used, reason = "a helper of tests that fails is a test that fails")]
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
