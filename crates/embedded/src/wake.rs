@@ -11,6 +11,7 @@ use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
 
 use mutext_contract::{EngineError, HolderId, LeaseId, TroubleKind};
 use tokio::sync::{Notify, broadcast};
@@ -20,6 +21,10 @@ use crate::worker::start_thread;
 /// Longer socket addresses than this do not fit the kernel's structure (108 bytes, 104 on some systems).
 const ADDRESS_BYTES_MAX: usize = 100;
 const LOSSES_KEPT: usize = 1024;
+/// Before the name of a socket that does not listen yet.
+const UNFINISHED: &str = "new-";
+/// A process that takes longer than this from one line to the next is gone.
+const UNFINISHED_MAX: Duration = Duration::from_secs(60);
 
 /// What a datagram says of a lease.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -70,7 +75,11 @@ impl Wake {
         fs::create_dir_all(dir).map_err(fail)?;
         let handle = File::open(dir).map_err(fail)?;
         let home = HolderId::random().to_string()[..16].to_owned();
-        let socket = UnixDatagram::bind(address(dir, &handle, &home)).map_err(fail)?;
+        // A socket's file is there a moment before the kernel listens. Under a name of its own until then, so that a
+        // process that sweeps at that moment does not take it for a dead one's.
+        let unfinished = format!("{UNFINISHED}{home}");
+        let socket = UnixDatagram::bind(address(dir, &handle, &unfinished)).map_err(fail)?;
+        fs::rename(dir.join(unfinished), dir.join(&home)).map_err(fail)?;
         let receiver = socket.try_clone().map_err(fail)?;
         socket.set_nonblocking(false).map_err(fail)?;
         let inbox = Arc::new(Inbox { waiters: Mutex::default(), losses: broadcast::channel(LOSSES_KEPT).0 });
@@ -140,11 +149,19 @@ impl Wake {
 
     /// Takes away the sockets that dead processes left.
     fn sweep(&self) {
-        let names = fs::read_dir(&self.dir).into_iter().flatten().flatten();
-        for name in names.filter_map(|entry| entry.file_name().into_string().ok()) {
-            self.is_alive(&name);
+        for entry in fs::read_dir(&self.dir).into_iter().flatten().flatten() {
+            let Ok(name) = entry.file_name().into_string() else { continue };
+            if !name.starts_with(UNFINISHED) {
+                self.is_alive(&name);
+            } else if entry.metadata().is_ok_and(|file| file.modified().is_ok_and(is_old)) {
+                let _ = fs::remove_file(entry.path());
+            }
         }
     }
+}
+
+fn is_old(modified: SystemTime) -> bool {
+    modified.elapsed().is_ok_and(|age| age > UNFINISHED_MAX)
 }
 
 impl Drop for Wake {
