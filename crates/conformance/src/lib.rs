@@ -1,175 +1,158 @@
-//! The suites that every engine passes, written once: one named test for each promise of the two contracts.
+//! The conformance suites: what every lock engine and every document engine of Mutext must do, as tests.
 //!
-//! An engine enrols by a fixture and one line for each suite:
+//! An engine enrols with a fixture and one line a suite, in its own `tests/conformance.rs`; it needs `tokio` there:
 //!
 //! ```ignore
-//! mutext_conformance::lock_suite!(MyEngine);
-//! mutext_conformance::store_suite!(MyEngine);
+//! mutext_conformance::lock_suite!(MyFixture);
+//! mutext_conformance::store_suite!(MyFixture);
 //! ```
 //!
-//! Each case opens an engine of its own. A capability that an engine declares not to have is tested as declared:
-//! no case passes by not running.
+//! Each case is a test of its own, named as the sentence that it shows. What an engine declares in its capabilities
+//! decides what a case demands: an engine that cannot do a thing must show the behaviour that it declares instead.
+//! A case that an engine or its fixture cannot run at all is named in the call with the reason, and the test report
+//! shows it as ignored, with that reason:
+//!
+//! ```ignore
+//! mutext_conformance::lock_suite!(MyFixture, skip = [
+//!     a_vanished_client_frees_its_lock_within_its_ttl: "the fixture has no second process to kill",
+//! ]);
+//! ```
+//!
+//! Every case works in a context with a fresh random name, so that it can share a server with others.
 
-#![expect(clippy::missing_panics_doc, reason = "a case that fails panics: that is what it is for")]
+#![expect(clippy::missing_panics_doc, reason = "a case panics where the engine breaks its contract: that is its use")]
 
+mod fixture;
 pub mod lock;
 pub mod store;
+mod support;
 
-use std::sync::Arc;
-use std::time::Duration;
+pub use fixture::{LockFixture, StoreFixture};
+pub use support::within_limit;
 
-use async_trait::async_trait;
-use mutext_contract::{
-    Acquisition, AgentName, Claim, ContextName, Deadline, DocumentStore, Grant, Holder, LockRequest, LockService, Mode,
-    Ttl,
-};
-
-/// A lock engine under test, opened afresh for one case.
-#[async_trait]
-pub trait LockFixture: Send + Sync + Sized {
-    /// Opens it.
-    async fn open() -> Self;
-    /// One client.
-    fn locks(&self) -> Arc<dyn LockService>;
-    /// Another client of the same locks, as another process would have.
-    async fn second(&self) -> Arc<dyn LockService>;
-}
-
-/// A document engine under test, opened afresh for one case.
-#[async_trait]
-pub trait StoreFixture: Send + Sync + Sized {
-    /// Opens it.
-    async fn open() -> Self;
-    /// One client.
-    fn store(&self) -> Arc<dyn DocumentStore>;
-    /// Another client of the same documents, as another process would have.
-    async fn second(&self) -> Arc<dyn DocumentStore>;
-}
-
-/// Makes one test of each case, in a module named for the suite.
-#[macro_export]
-macro_rules! suite {
-    ($module:ident, $suite:ident, $fixture:ty: $($file:ident { $($case:ident),+ $(,)? })+) => {
-        mod $module {
-            use super::*;
-            $($(
-                #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-                async fn $case() {
-                    $crate::$suite::$file::$case::<$fixture>().await;
-                }
-            )+)+
-        }
-    };
-}
-
-/// Enrols a [`LockFixture`].
+/// Enrols a lock engine: one test for each case of [`lock`], in a module `lock`. Takes the type of a
+/// [`LockFixture`] and, where needed, `skip = [case: "reason", …]`.
 #[macro_export]
 macro_rules! lock_suite {
-    ($fixture:ty) => {
-        $crate::suite! { lock_suite, lock, $fixture:
-            granting {
-                a_free_lock_is_granted, a_held_lock_names_its_holder, two_resources_do_not_meet, contexts_do_not_meet,
-                names_keep_case_and_odd_characters, shared_leases_stand_together, a_lease_covers_all_below_it,
-                the_root_covers_the_context, several_resources_are_granted_together_or_not_at_all,
-                inspection_shows_holders_and_waiters,
-            }
-            tokens { tokens_rise_with_every_grant, tokens_rise_across_expiry, tokens_rise_across_clients }
-            expiry {
-                an_expired_lease_is_granted_to_another, validity_never_outlives_the_lease, renewal_extends_the_lease,
-                renewal_after_another_took_over_is_lost, an_expired_lease_that_nobody_took_is_as_declared,
-                release_is_idempotent, a_late_release_harms_nobody, a_revoked_lease_is_lost_and_its_holder_told,
-            }
-            waiting {
-                waiting_ends_at_the_deadline, a_passed_deadline_means_one_try,
-                a_waiter_is_served_when_the_holder_releases, a_waiter_of_another_client_is_served_too,
-                first_come_is_first_served, a_dropped_waiter_does_not_block_the_queue,
-                a_writer_is_not_starved_by_readers, contenders_never_overlap,
-            }
+    ($fixture:ty $(, skip = [$($skip:ident : $reason:literal),* $(,)?])? $(,)?) => {
+        $crate::enrol! {
+            ($) $fixture, lock, LockFixture, [$($($skip : $reason),*)?],
+            [
+                a_free_lock_is_granted
+                a_held_lock_names_its_holder
+                two_resources_do_not_meet
+                names_keep_case_and_odd_characters
+                contexts_do_not_meet
+                tokens_rise_with_every_grant
+                tokens_rise_across_expiry
+                tokens_rise_across_reopening
+                an_expired_lease_is_granted_to_another
+                validity_never_outlives_the_service
+                renewal_extends_the_lease
+                renewal_after_another_took_over_is_lost
+                an_expired_lease_that_nobody_took
+                release_is_idempotent
+                a_late_release_harms_nobody
+                waiting_ends_at_the_deadline
+                a_waiter_is_served_when_the_holder_releases
+                first_come_first_served
+                a_passed_deadline_means_one_try
+                a_cycle_of_waiters_is_found_or_runs_out_of_time
+                a_dropped_waiter_does_not_block_the_queue
+                a_dropped_acquire_leaves_nothing_beyond_release
+                a_revoked_lease_is_lost_and_its_holder_told
+                inspect_shows_holders_and_waiters
+                inspect_shows_the_oldest_grant_first
+                shared_leases_stand_together
+                a_writer_is_not_starved_by_readers
+                a_lease_covers_all_below_it
+                the_root_covers_the_context
+                several_resources_all_or_none
+                thirty_contenders_never_overlap
+                a_vanished_client_frees_its_lock_within_its_ttl
+            ]
         }
     };
 }
 
-/// Enrols a [`StoreFixture`].
+/// Enrols a document engine: one test for each case of [`store`], in a module `store`. Takes the type of a
+/// [`StoreFixture`] and, where needed, `skip = [case: "reason", …]`.
 #[macro_export]
 macro_rules! store_suite {
-    ($fixture:ty) => {
-        $crate::suite! { store_suite, store, $fixture:
-            documents {
-                revisions_rise_from_one, absent_means_absent, content_survives_byte_for_byte,
-                a_deleted_document_is_absent_and_its_revision_is_never_used_again, history_keeps_every_revision,
-                listing_by_prefix_goes_in_pages, contexts_do_not_share_documents,
-                what_was_committed_is_there_for_another_client,
-            }
-            commits {
-                a_moved_revision_is_refused_with_the_current_document, create_is_refused_where_one_exists,
-                any_overwrites, several_documents_change_together_or_not_at_all, the_same_key_happens_once,
-                the_same_key_for_another_commit_is_refused, a_dropped_commit_and_its_retry_happen_once,
-                no_update_is_lost, unprotected_updates_are_lost,
-            }
-            fences {
-                an_older_fence_is_refused_even_at_the_right_revision, the_same_fence_may_write_twice,
-                an_equal_number_of_another_owner_is_refused, a_newer_epoch_outranks_every_counter_of_the_old,
-                a_fenced_read_keeps_older_tokens_out, a_good_fence_raises_the_mark_even_where_the_precondition_fails,
-                epochs_rise,
-            }
-            feed {
-                the_feed_has_every_commit_once_in_order_without_gaps, a_reader_of_the_feed_waits_for_the_next_commit,
-            }
+    ($fixture:ty $(, skip = [$($skip:ident : $reason:literal),* $(,)?])? $(,)?) => {
+        $crate::enrol! {
+            ($) $fixture, store, StoreFixture, [$($($skip : $reason),*)?],
+            [
+                absent_means_absent
+                revisions_rise_from_one
+                a_moved_revision_is_refused_with_the_current_document
+                create_is_refused_where_one_exists
+                any_overwrites
+                a_deleted_document_is_absent_and_its_revision_is_never_used_again
+                several_documents_change_together_or_not_at_all
+                an_older_fence_is_refused_even_at_the_right_revision
+                a_refused_fence_raises_no_mark
+                the_same_fence_may_write_twice
+                an_equal_number_of_another_owner_is_refused
+                a_newer_epoch_outranks
+                a_fenced_read_keeps_older_tokens_out
+                a_good_fence_raises_the_mark_even_where_the_precondition_fails
+                the_same_key_happens_once
+                the_same_key_for_another_commit_is_refused
+                a_refusal_does_not_use_the_key_up
+                a_dropped_commit_and_its_retry_happen_once
+                history_keeps_every_revision
+                listing_by_prefix_in_pages
+                contexts_do_not_share_documents
+                the_feed_has_every_commit_once_in_order_without_gaps
+                a_feed_reader_waits_for_the_next_commit
+                content_survives_byte_for_byte
+                epochs_rise
+                no_update_is_lost
+                unprotected_updates_are_lost
+                what_was_committed_is_there_after_reopening
+            ]
         }
     };
 }
 
-pub(crate) fn context() -> ContextName {
-    ContextName::new("conformance").unwrap_or_else(|error| panic!("{error}"))
-}
+/// Writes the tests of a suite; used by [`lock_suite!`] and [`store_suite!`].
+///
+/// `$d` is a dollar sign: the inner macro, which tells the skipped cases from the others, has a parameter of its own.
+#[doc(hidden)]
+#[macro_export]
+macro_rules! enrol {
+    (
+        ($d:tt) $fixture:ty, $suite:ident, $trait:ident, [$($skip:ident : $reason:literal),*], [$($case:ident)*]
+    ) => {
+        mod $suite {
+            // The fixture's type is named as it is where the suite is called.
+            use super::*;
 
-pub(crate) fn holder(name: &str) -> Holder {
-    Holder::new(AgentName::new(name).unwrap_or_else(|error| panic!("{error}")))
-}
+            // A skip of a case that does not exist does not compile.
+            $( const _: fn() = || { let _ = $crate::$suite::$skip; }; )*
 
-pub(crate) fn soon() -> Deadline {
-    Deadline::after(Duration::from_secs(10))
-}
+            macro_rules! case {
+                $(
+                    ($skip) => {
+                        #[test]
+                        #[ignore = $reason]
+                        fn $skip() {}
+                    };
+                )*
+                ($d name:ident) => {
+                    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+                    async fn $d name() {
+                        let case = async {
+                            let fixture = <$fixture as $crate::$trait>::open().await;
+                            $crate::$suite::$d name(&fixture).await;
+                        };
+                        $crate::within_limit(case).await;
+                    }
+                };
+            }
 
-pub(crate) fn claim(resource: &str, mode: Mode) -> Claim {
-    Claim { resource: resource.parse().unwrap_or_else(|error| panic!("{error}")), mode }
-}
-
-/// A request of `name` for `claims`, with a TTL of so many milliseconds.
-pub(crate) fn request(name: &str, claims: &[(&str, Mode)], ttl_ms: u64) -> LockRequest {
-    let ttl = Ttl::new(Duration::from_millis(ttl_ms)).unwrap_or_else(|error| panic!("{error}"));
-    let claims = claims.iter().map(|(resource, mode)| claim(resource, *mode));
-    LockRequest::new(context(), holder(name), ttl, claims).unwrap_or_else(|error| panic!("{error}"))
-}
-
-/// An exclusive request for one resource, with a TTL of ten seconds.
-pub(crate) fn exclusive(name: &str, resource: &str) -> LockRequest {
-    request(name, &[(resource, Mode::Exclusive)], 10_000)
-}
-
-pub(crate) async fn acquire(locks: &dyn LockService, request: &LockRequest, wait_ms: u64) -> Acquisition {
-    let deadline = if wait_ms == 0 { Deadline::now() } else { Deadline::after(Duration::from_millis(wait_ms)) };
-    locks.acquire(request, deadline).await.unwrap_or_else(|error| panic!("acquire: {error}"))
-}
-
-pub(crate) async fn grant(locks: &dyn LockService, request: &LockRequest, wait_ms: u64) -> Grant {
-    match acquire(locks, request, wait_ms).await {
-        Acquisition::Granted(grant) => grant,
-        other => panic!("{} was not granted: {other:?}", request.holder),
-    }
-}
-
-pub(crate) async fn refused(locks: &dyn LockService, request: &LockRequest, wait_ms: u64) -> mutext_contract::Blocked {
-    match acquire(locks, request, wait_ms).await {
-        Acquisition::TimedOut(blocked) => blocked,
-        other => panic!("{} was to be refused: {other:?}", request.holder),
-    }
-}
-
-pub(crate) async fn release(locks: &dyn LockService, lease: mutext_contract::LeaseId) -> mutext_contract::Release {
-    locks.release(&context(), lease, soon()).await.unwrap_or_else(|error| panic!("release: {error}"))
-}
-
-pub(crate) async fn pause(ms: u64) {
-    tokio::time::sleep(Duration::from_millis(ms)).await;
+            $( case!($case); )*
+        }
+    };
 }

@@ -12,7 +12,7 @@ use mutext_contract::{
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use crate::clock;
-use crate::locks::{CONFIRM_NS, Letter, Look, unreadable};
+use crate::locks::{CONFIRM_NS, Letter, Look, OVERDUE_NS, unreadable};
 use crate::sqlite::{self, Schema};
 use crate::table::{self, Entry};
 use crate::wake::{Delivery, News, Wake};
@@ -120,12 +120,10 @@ impl Desk {
         deadline: Deadline,
     ) -> Result<Release, EngineError> {
         self.transact(context, deadline, |desk| {
-            let home = desk.home_of(id)?;
-            if !desk.delete(id)? {
-                return Ok((Release::NotHeld, Vec::new()));
-            }
+            let Some(home) = desk.home_of(context, id)? else { return Ok((Release::NotHeld, Vec::new())) };
+            desk.delete(id)?;
             let (_, mut letters) = desk.settle(context, clock::now_ns(), None)?;
-            if let (Some(Loss::Revoked { by, reason }), Some(home)) = (loss, home) {
+            if let Some(Loss::Revoked { by, reason }) = loss {
                 let sql = "INSERT OR REPLACE INTO revocations (id, agent, reason, at) VALUES (?1, ?2, ?3, ?4)";
                 desk.execute(sql, params![id.as_bytes(), by.as_str(), reason, clock::now_ns()])?;
                 letters.push((home, News::Lost, id));
@@ -142,10 +140,15 @@ impl Desk {
         deadline: Deadline,
     ) -> Result<(), EngineError> {
         self.transact(context, deadline, |desk| {
+            let mut contexts = BTreeSet::from([context.clone()]);
             for home in dead {
+                contexts.extend(desk.contexts_of(home)?);
                 desk.execute("DELETE FROM entries WHERE home = ?1", params![home])?;
             }
-            let (_, letters) = desk.settle(context, clock::now_ns(), None)?;
+            let mut letters = Vec::new();
+            for context in contexts {
+                letters.extend(desk.settle(&context, clock::now_ns(), None)?.1);
+            }
             Ok(((), letters))
         })
     }
@@ -156,7 +159,8 @@ impl Desk {
             let now_ns = clock::now_ns();
             let epoch = desk.epoch(context)?.map_or(0, |(epoch, _)| epoch);
             let entries = desk.entries(context)?;
-            let (held, waiting): (Vec<&Entry>, Vec<&Entry>) = entries.iter().partition(|entry| entry.is_held());
+            let (mut held, waiting): (Vec<&Entry>, Vec<&Entry>) = entries.iter().partition(|entry| entry.is_held());
+            held.sort_by_key(|entry| entry.counter);
             let table = LockTable {
                 holdings: held.into_iter().map(|entry| holding(entry, epoch, now_ns)).collect(),
                 waiters: waiting.into_iter().map(|entry| waiter(entry, now_ns)).collect(),
@@ -266,7 +270,8 @@ impl Desk {
                 entry.reason,
                 entry.home,
                 entry.since_ns,
-                entry.until_ns,
+                // Whatever time it took to get at the table: the request has its one try.
+                entry.until_ns.max(clock::now_ns() + OVERDUE_NS),
             ],
         )?;
         Ok(())
@@ -281,8 +286,19 @@ impl Desk {
         Ok(self.execute("DELETE FROM entries WHERE id = ?1", params![id.as_bytes()])? == 1)
     }
 
-    fn home_of(&self, id: LeaseId) -> Result<Option<String>, EngineError> {
-        self.one("SELECT home FROM entries WHERE id = ?1", params![id.as_bytes()], |row| row.get(0))
+    fn home_of(&self, context: &ContextName, id: LeaseId) -> Result<Option<String>, EngineError> {
+        let sql = "SELECT home FROM entries WHERE id = ?1 AND context = ?2";
+        self.one(sql, params![id.as_bytes(), context.as_str()], |row| row.get(0))
+    }
+
+    fn contexts_of(&self, home: &str) -> Result<Vec<ContextName>, EngineError> {
+        let run = || {
+            let mut statement =
+                self.connection.prepare_cached("SELECT DISTINCT context FROM entries WHERE home = ?1")?;
+            statement.query_map(params![home], |row| row.get::<_, String>(0))?.collect::<rusqlite::Result<Vec<_>>>()
+        };
+        let names = run().map_err(|error| sqlite::trouble(&self.file, error))?;
+        names.into_iter().map(|name| ContextName::new(name).map_err(|_| unreadable(&self.file, "a context"))).collect()
     }
 
     /// Why a lease that is not in the table any more was lost.

@@ -31,7 +31,11 @@ const LOOK_AGAIN: Duration = Duration::from_millis(200);
 /// A handed-over grant lasts so long until its new holder confirms it.
 pub(crate) const CONFIRM_NS: i64 = 2_000_000_000;
 /// A waiter removes itself at its deadline; others remove it so much later, in case it died.
-const OVERDUE_NS: i64 = 100_000_000;
+pub(crate) const OVERDUE_NS: i64 = 100_000_000;
+
+/// What to do about a damaged lock table: unlike documents, leases are not worth salvaging.
+const REMOVE_THE_TABLE: &str =
+    "nothing was changed; stop every process that uses this store and remove the file: leases end, documents stay";
 
 /// The embedded lock engine.
 pub struct EmbeddedLocks {
@@ -74,7 +78,13 @@ impl EmbeddedLocks {
     ) -> Result<Self, EngineError> {
         let boot = clock::boot_id();
         let file = dir.join(format!("locks-{boot}.db"));
-        let connection = sqlite::open(&file, &lock_rows::SCHEMA, Sync::Off, deadline)?;
+        let opened = sqlite::open(&file, &lock_rows::SCHEMA, Sync::Off, deadline);
+        let connection = opened.map_err(|mut error| {
+            if error.kind == TroubleKind::Corrupt {
+                error.remedy = REMOVE_THE_TABLE;
+            }
+            error
+        })?;
         forget_earlier_boots(dir, &file);
         let wake = Arc::new(Wake::open(&dir.join("wake"))?);
         let desk = Worker::start("mutext-locks", Desk::new(connection, file, Arc::clone(&wake)))?;
@@ -246,8 +256,7 @@ fn forget_earlier_boots(dir: &Path, current: &Path) {
 
 /// A row that this build cannot read.
 pub(crate) fn unreadable(file: &Path, what: &str) -> EngineError {
-    let remedy = "stop every process that uses this store and remove the file: leases end, documents stay";
-    EngineError::new(format!("{} ({what})", file.display()), TroubleKind::Corrupt, remedy)
+    EngineError::new(format!("{} ({what})", file.display()), TroubleKind::Corrupt, REMOVE_THE_TABLE)
 }
 
 /// Tells a process what became of a lease; used by the desk after its transaction.

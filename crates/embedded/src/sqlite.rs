@@ -48,7 +48,8 @@ pub(crate) fn open(file: &Path, schema: &Schema, sync: Sync, deadline: Deadline)
     let connection = Connection::open_with_flags(file, flags).map_err(translate)?;
     connection.busy_timeout(Duration::ZERO).map_err(translate)?;
     connection.set_prepared_statement_cache_capacity(64);
-    // A new file: before anything is written, so that it is an empty database and not somebody's own.
+    // Before the first write, be it only to the file's journal mode: it may be somebody else's database.
+    version(&connection, file, schema, deadline)?;
     let mode = retry(file, deadline, || {
         connection.pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get::<_, String>(0))
     })?;
@@ -62,35 +63,41 @@ pub(crate) fn open(file: &Path, schema: &Schema, sync: Sync, deadline: Deadline)
     Ok(connection)
 }
 
+/// The schema's version in the file; refuses other programs' databases and newer versions.
+fn version(connection: &Connection, file: &Path, schema: &Schema, deadline: Deadline) -> Result<usize, EngineError> {
+    // One statement, one snapshot: another process may migrate between two of them.
+    let sql = "SELECT (SELECT application_id FROM pragma_application_id),
+                      (SELECT user_version FROM pragma_user_version),
+                      (SELECT count(*) FROM sqlite_schema)";
+    let read = || connection.query_row(sql, [], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)));
+    let (id, version, objects): (i32, i32, i64) = retry(file, deadline, read)?;
+    if id != schema.application_id && (id, version, objects) != (0, 0, 0) {
+        return Err(not_ours(file));
+    }
+    let (found, known) = (u32::try_from(version).unwrap_or(u32::MAX), schema.migrations.len());
+    match usize::try_from(found) {
+        Ok(version) if version <= known => Ok(version),
+        _ => {
+            let kind = TroubleKind::TooNew { found, known: u32::try_from(known).unwrap_or(u32::MAX) };
+            Err(EngineError::new(file.display().to_string(), kind, "use the newer Mutext that wrote it"))
+        }
+    }
+}
+
 fn migrate(connection: &Connection, file: &Path, schema: &Schema, deadline: Deadline) -> Result<(), EngineError> {
     let translate = |error| trouble(file, error);
-    let known = u32::try_from(schema.migrations.len()).unwrap_or(u32::MAX);
-    let version = || -> Result<u32, EngineError> {
-        // One statement, one snapshot: another process may migrate between two of them.
-        let sql = "SELECT (SELECT application_id FROM pragma_application_id), (SELECT user_version FROM pragma_user_version), (SELECT count(*) FROM sqlite_schema)";
-        let (id, version, objects): (i32, i32, i64) =
-            retry(file, deadline, || connection.query_row(sql, [], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?))))?;
-        let version = u32::try_from(version).unwrap_or(u32::MAX);
-        if id != schema.application_id && (id, version, objects) != (0, 0, 0) {
-            return Err(not_ours(file));
-        }
-        if version > known {
-            let kind = TroubleKind::TooNew { found: version, known };
-            return Err(EngineError::new(file.display().to_string(), kind, "use the newer Mutext that wrote it"));
-        }
-        Ok(version)
-    };
-    if version()? == known {
+    let known = schema.migrations.len();
+    if version(connection, file, schema, deadline)? == known {
         return Ok(());
     }
     begin(connection, file, deadline)?;
     // Another process may have migrated between the first look and this one.
-    let outcome = version().and_then(|version| {
-        for step in &schema.migrations[version as usize..] {
+    let outcome = version(connection, file, schema, deadline).and_then(|version| {
+        for step in &schema.migrations[version..] {
             connection.execute_batch(step).map_err(translate)?;
         }
         connection.pragma_update(None, "application_id", schema.application_id).map_err(translate)?;
-        connection.pragma_update(None, "user_version", known).map_err(translate)?;
+        connection.pragma_update(None, "user_version", u32::try_from(known).unwrap_or(u32::MAX)).map_err(translate)?;
         connection.execute_batch("COMMIT").map_err(translate)
     });
     if outcome.is_err() {

@@ -1,44 +1,74 @@
-//! Fencing tokens only ever grow.
+//! Fencing tokens grow with every grant of a context, whatever happens in between.
 
-use mutext_contract::FencingToken;
+use std::time::Duration;
 
-use crate::{LockFixture, exclusive, grant, pause, release, request};
+use mutext_contract::{FencingToken, Release};
 
-fn assert_rises(earlier: FencingToken, later: FencingToken) {
-    assert!(later.number() > earlier.number(), "{later} does not come after {earlier}");
-}
+use crate::LockFixture;
+use crate::support::{Asker, LONG, LONG_TTL, SHORT_TTL};
 
-/// Over the whole context: whatever the resource, and whether or not the earlier one is still held.
-pub async fn tokens_rise_with_every_grant<F: LockFixture>() {
-    let fixture = F::open().await;
-    let locks = fixture.locks();
-    let mut last = grant(&*locks, &exclusive("a", "first"), 0).await.lease.token;
-    for round in 0..20 {
-        let got = grant(&*locks, &exclusive("a", &format!("r{}", round % 3)), 0).await.lease;
-        assert_rises(last, got.token);
-        last = got.token;
-        release(&*locks, got.id()).await;
+fn rises(what: &str, tokens: &[FencingToken]) {
+    for pair in tokens.windows(2) {
+        let (before, after) = (pair[0].number(), pair[1].number());
+        assert!(after > before, "{what}: expected a token above {before:?}; found {after:?}");
     }
 }
 
-/// Also where the earlier holder never gave its lease back.
-pub async fn tokens_rise_across_expiry<F: LockFixture>() {
-    let fixture = F::open().await;
-    let short = request("a", &[("x", mutext_contract::Mode::Exclusive)], 100);
-    let first = grant(&*fixture.locks(), &short, 0).await;
-    pause(150).await;
-    let second = grant(&*fixture.locks(), &exclusive("b", "x"), 1_000).await;
-    assert_rises(first.lease.token, second.lease.token);
+/// Each grant has a higher token than all before it in the context: on the same resource and on others, from one
+/// client and from another, also where several are granted at once.
+pub async fn tokens_rise_with_every_grant(fixture: &dyn LockFixture) {
+    let (anna, bert) = Asker::two(fixture).await;
+    let mut tokens = Vec::new();
+    for resource in ["a", "b", "a/b", "c", "a"] {
+        for asker in [&anna, &bert] {
+            let lease = asker.take(resource, LONG_TTL).await;
+            tokens.push(lease.token);
+            assert_eq!(asker.release(lease.id()).await, Release::Released, "release of {resource}");
+        }
+    }
+    rises("one after the other", &tokens);
+    let last = tokens.pop();
+
+    let mut tasks = Vec::new();
+    for number in 0..10 {
+        let asker = if number % 2 == 0 { anna.clone() } else { bert.clone() };
+        tasks.push(tokio::spawn(async move { asker.take(&format!("at-once-{number}"), LONG_TTL).await.token }));
+    }
+    let mut at_once: Vec<FencingToken> = last.into_iter().collect();
+    for task in tasks {
+        at_once.push(task.await.expect("the asker does not panic"));
+    }
+    at_once[1..].sort_by_key(FencingToken::number);
+    rises("several at once, in the order of their numbers", &at_once);
 }
 
-/// Also from one client to the other, and after the first has gone.
-pub async fn tokens_rise_across_clients<F: LockFixture>() {
-    let fixture = F::open().await;
-    let first = grant(&*fixture.locks(), &exclusive("a", "x"), 0).await;
-    let second = fixture.second().await;
-    let other = grant(&*second, &exclusive("b", "y"), 0).await;
-    assert_rises(first.lease.token, other.lease.token);
-    drop(second);
-    let third = fixture.second().await;
-    assert_rises(other.lease.token, grant(&*third, &exclusive("c", "z"), 0).await.lease.token);
+/// A lease that runs out uses its token up.
+pub async fn tokens_rise_across_expiry(fixture: &dyn LockFixture) {
+    let (anna, bert) = Asker::two(fixture).await;
+    let mut tokens = Vec::new();
+    for _ in 0..2 {
+        for asker in [&anna, &bert] {
+            let grant = asker.granted(&asker.request("plan.md", SHORT_TTL), LONG).await;
+            tokens.push(grant.lease.token);
+        }
+    }
+    rises("across expiry", &tokens);
+}
+
+/// The counter does not begin again when every client has gone and a new one comes.
+pub async fn tokens_rise_across_reopening(fixture: &dyn LockFixture) {
+    let context = crate::support::fresh_context();
+    let first = Asker::new(fixture.locks(), &context, "anna");
+    let mut tokens = vec![];
+    for resource in ["a", "b"] {
+        let lease = first.take(resource, LONG_TTL).await;
+        tokens.push(lease.token);
+        first.release(lease.id()).await;
+    }
+    drop(first);
+    fixture.vanish().await;
+    let second = Asker::new(fixture.second_locks().await, &context, "bert");
+    let grant = second.granted(&second.request("a", LONG_TTL), Duration::ZERO).await;
+    tokens.push(grant.lease.token);
+    rises("across reopening", &tokens);
 }

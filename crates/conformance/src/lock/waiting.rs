@@ -1,155 +1,143 @@
-//! Waiting is bounded, orderly, and ends promptly.
+//! Queueing: how long, in which order, and how it ends.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use mutext_contract::{LockRequest, LockService, Mode};
-use tokio::sync::mpsc;
+use mutext_contract::{Acquisition, Fairness, LeaseId, Release};
 use tokio::time::Instant;
 
-use crate::{LockFixture, acquire, context, exclusive, grant, pause, refused, release, request, soon};
+use crate::LockFixture;
+use crate::support::{AT_ONCE, Asker, LONG, LONG_TTL, same, served};
 
-/// Not before, and not much after.
-pub async fn waiting_ends_at_the_deadline<F: LockFixture>() {
-    let fixture = F::open().await;
-    grant(&*fixture.locks(), &exclusive("a", "x"), 0).await;
-    let asked = Instant::now();
-    refused(&*fixture.locks(), &exclusive("b", "x"), 300).await;
-    let waited = asked.elapsed();
-    assert!(waited >= Duration::from_millis(300) && waited < Duration::from_millis(1_500), "{waited:?}");
-    let table = fixture.locks().inspect(&context(), soon()).await.unwrap_or_else(|error| panic!("{error}"));
-    assert!(table.waiters.is_empty(), "whoever has timed out does not queue any more: {table:?}");
+/// A waiter gives up at its deadline: not before, not much later; and nothing of it queues then.
+pub async fn waiting_ends_at_the_deadline(fixture: &dyn LockFixture) {
+    const WAIT: Duration = Duration::from_millis(200);
+    let (anna, bert) = Asker::two(fixture).await;
+    let lease = anna.take("plan.md", LONG_TTL).await;
+    for asker in [bert, anna.beside("carl")] {
+        let request = asker.request("plan.md", LONG_TTL);
+        let asked = Instant::now();
+        let outcome = asker.ask(&request, WAIT).await;
+        let waited = asked.elapsed();
+        let Acquisition::TimedOut(blocked) = outcome else {
+            panic!("expected the wait to run out; found {outcome:?}");
+        };
+        assert!(waited >= WAIT, "expected the wait to last {WAIT:?}; it ended after {waited:?}");
+        assert!(waited < WAIT + AT_ONCE, "expected the wait to end at {WAIT:?}; it took {waited:?}");
+        same("the lease in the way", &blocked.holdings.first().map(|holding| holding.lease), &Some(lease.id()));
+        same("the waiters left over", &asker.table().await.waiters, &Vec::new());
+        same("release of the attempt", &asker.release(request.lease).await, &Release::NotHeld);
+    }
+    anna.release(lease.id()).await;
+    assert!(anna.could_take("plan.md").await, "expected the lock to be free; found {:?}", anna.table().await);
 }
 
-/// One try, and an answer at once.
-pub async fn a_passed_deadline_means_one_try<F: LockFixture>() {
-    let fixture = F::open().await;
-    let got = grant(&*fixture.locks(), &exclusive("a", "x"), 0).await;
-    let asked = Instant::now();
-    refused(&*fixture.locks(), &exclusive("b", "x"), 0).await;
-    assert!(asked.elapsed() < Duration::from_secs(1));
-    release(&*fixture.locks(), got.lease.id()).await;
-    grant(&*fixture.locks(), &exclusive("b", "x"), 0).await;
-}
-
-/// Starts to wait, and is certainly in the queue when this returns. Whoever is granted reports its number.
-async fn queue(locks: &Arc<dyn LockService>, asked: LockRequest, number: usize, served: &mpsc::UnboundedSender<usize>) {
-    let (client, lease, served) = (Arc::clone(locks), asked.lease, served.clone());
-    tokio::spawn(async move {
-        let got = grant(&*client, &asked, 8_000).await;
-        let _ = served.send(number);
-        pause(5).await;
-        release(&*client, got.lease.id()).await;
-    });
-    for attempt in 0.. {
-        let table = locks.inspect(&context(), soon()).await.unwrap_or_else(|error| panic!("{error}"));
-        if table.waiters.iter().any(|waiter| waiter.lease == lease) {
-            return;
-        }
-        assert!(attempt < 400, "request {number} never queues");
-        pause(5).await;
+/// A release serves a waiter at once, on the same client and on another.
+pub async fn a_waiter_is_served_when_the_holder_releases(fixture: &dyn LockFixture) {
+    let (anna, bert) = Asker::two(fixture).await;
+    for (holder, waiter) in [(&anna, anna.beside("carl")), (&anna, bert.clone()), (&bert, anna.clone())] {
+        let lease = holder.take("plan.md", LONG_TTL).await;
+        let waiting = waiter.queue(&waiter.request("plan.md", LONG_TTL)).await;
+        same("the release", &holder.release(lease.id()).await, &Release::Released);
+        let grant = served(waiting, AT_ONCE).await;
+        assert!(grant.queued, "expected a grant after queueing to say so; found {grant:?}");
+        assert!(
+            grant.lease.token.number() > lease.token.number(),
+            "expected a token above {:?}; found {:?}",
+            lease.token,
+            grant.lease.token
+        );
+        waiter.release(grant.lease.id()).await;
     }
 }
 
-async fn next(served: &mut mpsc::UnboundedReceiver<usize>) -> usize {
-    let found = tokio::time::timeout(Duration::from_secs(8), served.recv()).await;
-    found.ok().flatten().unwrap_or_else(|| panic!("nobody was served"))
-}
-
-/// Promptly, long before its deadline.
-pub async fn a_waiter_is_served_when_the_holder_releases<F: LockFixture>() {
-    let fixture = F::open().await;
-    let locks = fixture.locks();
-    served_promptly(&locks, &locks).await;
-}
-
-/// As promptly where the waiter lives elsewhere.
-pub async fn a_waiter_of_another_client_is_served_too<F: LockFixture>() {
-    let fixture = F::open().await;
-    served_promptly(&fixture.locks(), &fixture.second().await).await;
-}
-
-async fn served_promptly(holder: &Arc<dyn LockService>, waiter: &Arc<dyn LockService>) {
-    let (served, mut order) = mpsc::unbounded_channel();
-    let got = grant(&**holder, &exclusive("a", "x"), 0).await;
-    queue(waiter, exclusive("b", "x"), 1, &served).await;
-    let released = Instant::now();
-    release(&**holder, got.lease.id()).await;
-    next(&mut order).await;
-    assert!(released.elapsed() < Duration::from_secs(1), "served only after {:?}", released.elapsed());
-}
-
-/// In the order in which they asked, whichever client they asked through.
-pub async fn first_come_is_first_served<F: LockFixture>() {
-    let fixture = F::open().await;
-    let clients = [fixture.locks(), fixture.second().await];
-    let (served, mut order) = mpsc::unbounded_channel();
-    let got = grant(&*clients[0], &exclusive("a", "x"), 0).await;
+/// Waiters on two clients are served in the order in which they came; where the engine lets them barge, each is
+/// served once.
+pub async fn first_come_first_served(fixture: &dyn LockFixture) {
+    let (anna, bert) = Asker::two(fixture).await;
+    let held = anna.take("plan.md", LONG_TTL).await;
+    let order: Arc<Mutex<Vec<LeaseId>>> = Arc::default();
+    let (mut came, mut tasks) = (Vec::new(), Vec::new());
     for number in 0..8 {
-        queue(&clients[number % 2], exclusive("w", "x"), number, &served).await;
-    }
-    release(&*clients[0], got.lease.id()).await;
-    for number in 0..8 {
-        assert_eq!(next(&mut order).await, number);
-    }
-}
-
-/// Whoever stops waiting and says so is skipped.
-pub async fn a_dropped_waiter_does_not_block_the_queue<F: LockFixture>() {
-    let fixture = F::open().await;
-    let locks = fixture.locks();
-    let got = grant(&*locks, &exclusive("a", "x"), 0).await;
-    let dropped = exclusive("b", "x");
-    let waiting = acquire(&*locks, &dropped, 5_000);
-    assert!(tokio::time::timeout(Duration::from_millis(100), waiting).await.is_err());
-    release(&*locks, dropped.lease).await;
-    let (served, mut order) = mpsc::unbounded_channel();
-    queue(&locks, exclusive("c", "x"), 1, &served).await;
-    release(&*locks, got.lease.id()).await;
-    let released = Instant::now();
-    next(&mut order).await;
-    assert!(released.elapsed() < Duration::from_secs(1), "{:?}", released.elapsed());
-}
-
-/// Readers that come after a writer wait for it.
-pub async fn a_writer_is_not_starved_by_readers<F: LockFixture>() {
-    let fixture = F::open().await;
-    let locks = fixture.locks();
-    assert!(locks.capabilities().shared_mode, "an engine without shared mode needs a case of its own");
-    let reader = |name: &str| request(name, &[("x", Mode::Shared)], 10_000);
-    let (served, mut order) = mpsc::unbounded_channel();
-    let first = grant(&*locks, &reader("r1"), 0).await;
-    queue(&locks, exclusive("w", "x"), 1, &served).await;
-    queue(&locks, reader("r2"), 2, &served).await;
-    refused(&*locks, &reader("r3"), 0).await;
-    release(&*locks, first.lease.id()).await;
-    assert_eq!((next(&mut order).await, next(&mut order).await), (1, 2));
-}
-
-/// However many ask, from both clients: never two at once.
-pub async fn contenders_never_overlap<F: LockFixture>() {
-    const CONTENDERS: usize = 30;
-    const ROUNDS: usize = 5;
-    let fixture = F::open().await;
-    let clients = [fixture.locks(), fixture.second().await];
-    let (inside, entered) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
-    let mut tasks = Vec::new();
-    for contender in 0..CONTENDERS {
-        let (locks, inside, entered) = (Arc::clone(&clients[contender % 2]), Arc::clone(&inside), Arc::clone(&entered));
+        let asker = if number % 2 == 0 { bert.clone() } else { anna.beside("carl") };
+        let request = asker.request("plan.md", LONG_TTL);
+        came.push(request.lease);
+        let (own, served_in, lease) = (asker.clone(), Arc::clone(&order), request.lease);
         tasks.push(tokio::spawn(async move {
-            for _ in 0..ROUNDS {
-                let got = grant(&*locks, &exclusive("c", "x"), 30_000).await;
-                assert_eq!(inside.fetch_add(1, Ordering::SeqCst), 0, "two are inside");
-                tokio::task::yield_now().await;
-                entered.fetch_add(1, Ordering::SeqCst);
-                inside.fetch_sub(1, Ordering::SeqCst);
-                release(&*locks, got.lease.id()).await;
-            }
+            let grant = own.granted(&request, LONG).await;
+            served_in.lock().expect("no waiter panics").push(grant.lease.id());
+            own.release(grant.lease.id()).await;
         }));
+        asker.until_queued(lease).await;
     }
+    anna.release(held.id()).await;
     for task in tasks {
-        task.await.unwrap_or_else(|error| panic!("{error}"));
+        task.await.expect("each waiter is served");
     }
-    assert_eq!(entered.load(Ordering::SeqCst), CONTENDERS * ROUNDS);
+    let mut served_in = order.lock().expect("no waiter panics").clone();
+    if anna.locks.capabilities().fairness == Fairness::Barging {
+        served_in.sort_unstable();
+        came.sort_unstable();
+    }
+    same("the order of grants", &served_in, &came);
+}
+
+/// A passed deadline means one try: granted where the lock is free, refused at once where it is held.
+pub async fn a_passed_deadline_means_one_try(fixture: &dyn LockFixture) {
+    let (anna, bert) = Asker::two(fixture).await;
+    let long_ago = Instant::now().checked_sub(Duration::from_secs(1)).unwrap_or_else(Instant::now);
+    let one_try = mutext_contract::Deadline::at(long_ago);
+    let request = anna.request("plan.md", LONG_TTL);
+    let outcome = anna.locks.acquire(&request, one_try).await.expect("an acquire without trouble");
+    assert!(matches!(outcome, Acquisition::Granted(_)), "expected one try to find the lock free; found {outcome:?}");
+
+    let asked = Instant::now();
+    let outcome = bert.locks.acquire(&bert.request("plan.md", LONG_TTL), one_try).await;
+    let outcome = outcome.expect("an acquire without trouble");
+    let took = asked.elapsed();
+    let Acquisition::TimedOut(blocked) = outcome else {
+        panic!("expected one try to find the lock held; found {outcome:?}");
+    };
+    same("the lease in the way", &blocked.holdings.first().map(|holding| holding.lease), &Some(request.lease));
+    assert!(took < AT_ONCE, "expected one try to answer at once; it took {took:?}");
+    same("the waiters left over", &bert.table().await.waiters, &Vec::new());
+}
+
+/// Two holders that each wait for the other's lock: an engine that declares deadlock detection tells one of them;
+/// with any other the waits run out.
+pub async fn a_cycle_of_waiters_is_found_or_runs_out_of_time(fixture: &dyn LockFixture) {
+    let (anna, bert) = Asker::two(fixture).await;
+    let detects = anna.locks.capabilities().deadlock_detection;
+    let wait = if detects { LONG } else { Duration::from_millis(300) };
+    let (a, b) = (anna.take("a", LONG_TTL).await, bert.take("b", LONG_TTL).await);
+    let one = {
+        let (anna, bert) = (anna.clone(), bert.clone());
+        async move {
+            let outcome = anna.ask(&anna.request("b", LONG_TTL), wait).await;
+            // What lets the other go on: the one that was told gives up what it holds.
+            bert.release(a.id()).await;
+            outcome
+        }
+    };
+    let other = {
+        let (anna, bert) = (anna.clone(), bert.clone());
+        async move {
+            let outcome = bert.ask(&bert.request("a", LONG_TTL), wait).await;
+            anna.release(b.id()).await;
+            outcome
+        }
+    };
+    let begun = Instant::now();
+    let (one, other) = tokio::join!(one, other);
+    let took = begun.elapsed();
+    let ended = |outcome: &Acquisition| match outcome {
+        Acquisition::Deadlock(cycle) => detects && !cycle.is_empty(),
+        Acquisition::TimedOut(_) => !detects,
+        Acquisition::Granted(_) => false,
+    };
+    assert!(
+        ended(&one) || ended(&other),
+        "expected one of the two to be told (deadlock detection: {detects}); found {one:?} and {other:?}"
+    );
+    assert!(took < Duration::from_millis(300) + AT_ONCE, "expected the cycle to be resolved; it took {took:?}");
 }

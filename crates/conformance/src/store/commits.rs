@@ -1,166 +1,112 @@
-//! Commits: preconditions, all or nothing, once.
+//! What a commit demands, and what happens to it where that does not hold.
 
-use std::sync::Arc;
-use std::time::Duration;
+use mutext_contract::{Commit, Conflict, Content, Effect, PathPrefix, Precondition, Refusal, Revision};
 
-use mutext_contract::{Content, DocumentStore, IdempotencyKey, Outcome, Precondition, Refusal, Revision};
+use crate::StoreFixture;
+use crate::support::{Scribe, fresh_context, key, only_revision, path, same, soon};
 
-use super::{done, outcome, path, put, read, refusal, revision, text};
-use crate::{StoreFixture, context, pause, soon};
+/// A write for an older revision changes nothing, and gets the document as it stands now.
+pub async fn a_moved_revision_is_refused_with_the_current_document(fixture: &dyn StoreFixture) {
+    let (anna, bert) = Scribe::two(fixture).await;
+    anna.overwrite("plan.md", "first").await;
+    let read = bert.read("plan.md").await;
+    let precondition = Precondition::unchanged(read.as_ref());
+    anna.overwrite("plan.md", "second").await;
 
-/// And shows what is there now, so that the caller can rebase in one step.
-pub async fn a_moved_revision_is_refused_with_the_current_document<F: StoreFixture>() {
-    let fixture = F::open().await;
-    let store = fixture.store();
-    done(&*store, &put("a", "one", Precondition::Absent)).await;
-    done(&*store, &put("a", "two", Precondition::Exact(Revision(1)))).await;
-    for stale in [Revision(1), Revision(3), Revision(0)] {
-        let refused = refusal(&*store, &put("a", "mine", Precondition::Exact(stale))).await;
-        let Refusal::Conflict(conflict) = refused else { panic!("{refused:?}") };
-        assert_eq!((conflict.path.clone(), conflict.precondition), (path("a"), Precondition::Exact(stale)));
-        let current = conflict.current.unwrap_or_else(|| panic!("there is a document"));
-        assert_eq!((current.revision, current.content.as_str()), (Revision(2), "two"));
+    let refusal = bert.refused(&bert.put("plan.md", "from the first", precondition)).await;
+    let current = anna.read("plan.md").await;
+    let conflict = Conflict { path: path("plan.md"), precondition, current: current.clone() };
+    same("the refusal", &refusal, &Refusal::Conflict(Box::new(conflict)));
+    same("the current revision", &current.map(|document| document.revision), &Some(Revision(2)));
+    same("the text", &bert.text("plan.md").await.as_str(), &"second");
+    same("the number of revisions", &bert.history("plan.md").await.len(), &2);
+
+    let rebased = bert.put("plan.md", "third", Precondition::Exact(Revision(2)));
+    same("the rebased write's revision", &only_revision(&bert.committed(&rebased).await), &3);
+    let refusal = bert.refused(&bert.put("plan.md", "ahead", Precondition::Exact(Revision(9)))).await;
+    assert!(matches!(refusal, Refusal::Conflict(_)), "expected a revision to come to be refused; found {refusal:?}");
+}
+
+/// A write that is to create finds what exists.
+pub async fn create_is_refused_where_one_exists(fixture: &dyn StoreFixture) {
+    let (anna, bert) = Scribe::two(fixture).await;
+    anna.committed(&anna.put("plan.md", "anna's", Precondition::Absent)).await;
+    let refusal = bert.refused(&bert.put("plan.md", "bert's", Precondition::Absent)).await;
+    let current = anna.read("plan.md").await;
+    let conflict = Conflict { path: path("plan.md"), precondition: Precondition::Absent, current };
+    same("the refusal", &refusal, &Refusal::Conflict(Box::new(conflict)));
+    same("the text", &bert.text("plan.md").await.as_str(), &"anna's");
+}
+
+/// A write that demands nothing creates, overwrites, and creates again after a deletion.
+pub async fn any_overwrites(fixture: &dyn StoreFixture) {
+    let (anna, bert) = Scribe::two(fixture).await;
+    same("on an absent document", &anna.overwrite("plan.md", "one").await, &1);
+    same("on a present one", &bert.overwrite("plan.md", "two").await, &2);
+    same("the text", &anna.text("plan.md").await.as_str(), &"two");
+    let deletion = anna.commit().delete(path("plan.md"), Precondition::Any);
+    same("a deletion", &only_revision(&anna.committed(&deletion).await), &3);
+    same("on a deleted one", &bert.overwrite("plan.md", "four").await, &4);
+}
+
+/// A commit of several documents changes all of them, with one place in the feed; or none, where one of them has
+/// moved. An engine that changes one at a time refuses it without effect.
+pub async fn several_documents_change_together_or_not_at_all(fixture: &dyn StoreFixture) {
+    let (anna, bert) = Scribe::two(fixture).await;
+    let create = |commit: Commit, at: &str| commit.put(path(at), Content::text(at), Precondition::Absent);
+    let all = create(create(create(anna.commit(), "c"), "a"), "b");
+    if !anna.store.capabilities().several_documents {
+        let error = anna.store.commit(&anna.context, &all, soon()).await;
+        let error = error.expect_err("an engine that changes one document at a time refuses three");
+        same("the refusal's effect", &error.effect, &Effect::None);
+        same("the first document", &bert.read("c").await, &None);
+        return;
     }
-    let refused = refusal(&*store, &put("b", "mine", Precondition::Exact(Revision(1)))).await;
-    assert!(matches!(refused, Refusal::Conflict(conflict) if conflict.current.is_none()));
-}
+    let committed = anna.committed(&all).await;
+    let expected: Vec<_> = ["c", "a", "b"].map(|at| (path(at), Revision(1))).into();
+    same("the revisions, in the commit's order", &committed.revisions, &expected);
+    let feed = bert.feed(mutext_contract::Cursor::START).await;
+    same("its places in the feed", &feed.iter().map(|record| record.cursor).collect(), &vec![committed.cursor]);
 
-/// Exactly one of those that create wins.
-pub async fn create_is_refused_where_one_exists<F: StoreFixture>() {
-    let fixture = F::open().await;
-    let clients = [fixture.store(), fixture.second().await];
-    let mut tasks = Vec::new();
-    for number in 0..8_usize {
-        let store = Arc::clone(&clients[number % 2]);
-        tasks.push(tokio::spawn(async move {
-            matches!(
-                outcome(&*store, &put("a", &number.to_string(), Precondition::Absent)).await,
-                Outcome::Committed(_)
-            )
-        }));
+    bert.overwrite("b", "moved").await;
+    let stale = anna
+        .commit()
+        .put(path("a"), Content::text("new"), Precondition::Exact(Revision(1)))
+        .delete(path("c"), Precondition::Any)
+        .put(path("b"), Content::text("new"), Precondition::Exact(Revision(1)))
+        .put(path("d"), Content::text("new"), Precondition::Absent);
+    let Refusal::Conflict(conflict) = anna.refused(&stale).await else { panic!("expected a conflict") };
+    same("the document in the way", &conflict.path, &path("b"));
+    same("its revision", &conflict.current.map(|document| document.revision), &Some(Revision(2)));
+    for (at, text) in [("a", Some("a")), ("b", Some("moved")), ("c", Some("c")), ("d", None)] {
+        let found = bert.read(at).await.map(|document| document.content.as_str().to_owned());
+        same(at, &found.as_deref(), &text);
     }
-    let mut winners = 0;
-    for task in tasks {
-        winners += usize::from(task.await.unwrap_or_else(|error| panic!("{error}")));
-    }
-    assert_eq!(winners, 1);
+    same("the number of commits", &bert.feed(mutext_contract::Cursor::START).await.len(), &2);
 }
 
-/// An explicit overwrite asks nothing.
-pub async fn any_overwrites<F: StoreFixture>() {
-    let fixture = F::open().await;
-    done(&*fixture.store(), &put("a", "one", Precondition::Any)).await;
-    done(&*fixture.store(), &put("a", "two", Precondition::Any)).await;
-    assert_eq!(text(&*fixture.store(), "a").await.as_deref(), Some("two"));
-}
+/// The same path and the same key in another context are others; a listing and a feed show their own alone.
+pub async fn contexts_do_not_share_documents(fixture: &dyn StoreFixture) {
+    let (anna, elsewhere) = Scribe::two(fixture).await;
+    let elsewhere = Scribe { context: fresh_context(), ..elsewhere };
+    let keyed = |scribe: &Scribe, text: &str| scribe.put("plan.md", text, Precondition::Absent).key(key("the-key"));
+    let one = anna.committed(&keyed(&anna, "here")).await;
+    same("a read in the other context", &elsewhere.read("plan.md").await, &None);
+    let other = elsewhere.committed(&keyed(&elsewhere, "there")).await;
+    assert!(!other.replayed, "expected a key to name nothing in another context; found {other:?}");
+    same("the other's revision", &only_revision(&other), &1);
+    anna.overwrite("only-here.md", "x").await;
 
-/// One precondition that fails, and nothing of the commit happens.
-pub async fn several_documents_change_together_or_not_at_all<F: StoreFixture>() {
-    let fixture = F::open().await;
-    let store = fixture.store();
-    let both = put("a", "1", Precondition::Absent).put(path("b"), Content::text("1"), Precondition::Absent);
-    let committed = done(&*store, &both).await;
-    assert_eq!(committed.revisions, [(path("a"), Revision(1)), (path("b"), Revision(1))]);
-    let torn = put("a", "2", Precondition::Exact(Revision(1))).delete(path("c"), Precondition::Any).put(
-        path("b"),
-        Content::text("2"),
-        Precondition::Exact(Revision(7)),
-    );
-    assert!(matches!(refusal(&*store, &torn).await, Refusal::Conflict(conflict) if conflict.path == path("b")));
-    assert_eq!(read(&*store, "a").await.map(|document| document.revision), Some(Revision(1)));
-    assert!(
-        store
-            .changes(&context(), committed.cursor, 10, mutext_contract::Deadline::now())
-            .await
-            .is_ok_and(|page| page.is_empty())
-    );
-}
-
-fn key(text: &str) -> IdempotencyKey {
-    IdempotencyKey::new(text).unwrap_or_else(|error| panic!("{error}"))
-}
-
-/// A retry gets the first answer and changes nothing, also where its precondition would fail by now.
-pub async fn the_same_key_happens_once<F: StoreFixture>() {
-    let fixture = F::open().await;
-    let intended = put("a", "x", Precondition::Absent).key(key("k"));
-    let first = done(&*fixture.store(), &intended).await;
-    let second = done(&*fixture.second().await, &intended).await;
-    assert!(!first.replayed && second.replayed);
-    assert_eq!((first.cursor, &first.revisions), (second.cursor, &second.revisions));
-    done(&*fixture.store(), &put("a", "y", Precondition::Any)).await;
-    assert_eq!(revision(&done(&*fixture.store(), &intended).await), Revision(1));
-    assert_eq!(text(&*fixture.store(), "a").await.as_deref(), Some("y"));
-}
-
-/// A key names one intention.
-pub async fn the_same_key_for_another_commit_is_refused<F: StoreFixture>() {
-    let fixture = F::open().await;
-    done(&*fixture.store(), &put("a", "x", Precondition::Any).key(key("k"))).await;
-    for other in
-        [put("a", "y", Precondition::Any), put("b", "x", Precondition::Any), put("a", "x", Precondition::Absent)]
+    for (scribe, text, paths, own) in
+        [(&anna, "here", vec!["only-here.md", "plan.md"], &one), (&elsewhere, "there", vec!["plan.md"], &other)]
     {
-        let refused = refusal(&*fixture.store(), &other.key(key("k"))).await;
-        assert_eq!(refused, Refusal::KeyReused { key: key("k") });
+        same("the text", &scribe.text("plan.md").await.as_str(), &text);
+        let listing = scribe.store.list(&scribe.context, &PathPrefix::all(), None, 10, soon()).await;
+        let listing = listing.expect("a listing without trouble");
+        same("the listing", &listing.entries.iter().map(|entry| entry.path.as_str()).collect(), &paths);
+        let feed = scribe.feed(mutext_contract::Cursor::START).await;
+        same("the feed's length", &feed.len(), &paths.len());
+        same("its first commit", &feed[0].cursor, &own.cursor);
+        same("the history's length", &scribe.history("plan.md").await.len(), &1);
     }
-    assert_eq!(read(&*fixture.store(), "a").await.map(|document| document.revision), Some(Revision(1)));
-}
-
-/// Whenever the first future is dropped: the retry learns what became of it, and it happened once.
-pub async fn a_dropped_commit_and_its_retry_happen_once<F: StoreFixture>() {
-    let fixture = F::open().await;
-    let store = fixture.store();
-    for round in 0..60_u64 {
-        let at = format!("d{round}");
-        let intended = put(&at, "x", Precondition::Any).key(key(&at));
-        let here = context();
-        let dropped = store.commit(&here, &intended, soon());
-        let _ = tokio::time::timeout(Duration::from_micros(round * 20), dropped).await;
-        assert_eq!(revision(&done(&*store, &intended).await), Revision(1));
-        let past =
-            store.history(&context(), &path(&at), None, 10, soon()).await.unwrap_or_else(|error| panic!("{error}"));
-        assert_eq!(past.len(), 1, "round {round}");
-    }
-}
-
-const WORKERS: usize = 5;
-const ROUNDS: usize = 20;
-
-/// Each worker adds one to a number so many times: by compare-and-set with retry, or blindly.
-async fn count<F: StoreFixture>(checked: bool) -> usize {
-    let fixture = F::open().await;
-    let clients = [fixture.store(), fixture.second().await];
-    done(&*clients[0], &put("n", "0", Precondition::Absent)).await;
-    let mut tasks = Vec::new();
-    for worker in 0..WORKERS {
-        let store = Arc::clone(&clients[worker % 2]);
-        tasks.push(tokio::spawn(async move {
-            for _ in 0..ROUNDS {
-                while !add_one(&*store, checked).await {}
-            }
-        }));
-    }
-    for task in tasks {
-        task.await.unwrap_or_else(|error| panic!("{error}"));
-    }
-    text(&*clients[0], "n").await.and_then(|text| text.parse().ok()).unwrap_or_else(|| panic!("there is a number"))
-}
-
-async fn add_one(store: &dyn DocumentStore, checked: bool) -> bool {
-    let document = read(store, "n").await.unwrap_or_else(|| panic!("there is a number"));
-    let number: usize = document.content.as_str().parse().unwrap_or_else(|error| panic!("{error}"));
-    pause(1).await;
-    let precondition = if checked { Precondition::Exact(document.revision) } else { Precondition::Any };
-    matches!(outcome(store, &put("n", &(number + 1).to_string(), precondition)).await, Outcome::Committed(_))
-}
-
-/// The product's promise, at its smallest.
-pub async fn no_update_is_lost<F: StoreFixture>() {
-    assert_eq!(count::<F>(true).await, WORKERS * ROUNDS);
-}
-
-/// The same without the check: a suite that cannot fail proves nothing.
-pub async fn unprotected_updates_are_lost<F: StoreFixture>() {
-    let kept = count::<F>(false).await;
-    assert!(kept < WORKERS * ROUNDS, "no update was lost without any check: the race is not run");
 }

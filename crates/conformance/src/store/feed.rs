@@ -1,75 +1,133 @@
-//! The feed of commits: every one once, in order, without gaps.
+//! The feed of commits: every one, once, in order; and waiting for the next.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use mutext_contract::{Cursor, Deadline, Precondition};
+use mutext_contract::{CommitRecord, Committed, Content, Cursor, Deadline, DocumentPath, Precondition, Revision};
 use tokio::time::Instant;
 
-use super::{cursors, done, put};
-use crate::{StoreFixture, context};
+use crate::StoreFixture;
+use crate::support::{AT_ONCE, LONG, Scribe, path, same};
 
-const WRITERS: usize = 4;
-const COMMITS: usize = 25;
+const COMMITS_EACH: usize = 20;
 
-/// Also for a reader that pages along while several write.
-pub async fn the_feed_has_every_commit_once_in_order_without_gaps<F: StoreFixture>() {
-    let fixture = F::open().await;
-    let clients = [fixture.store(), fixture.second().await];
-    let mut tasks = Vec::new();
-    for writer in 0..WRITERS {
-        let store = Arc::clone(&clients[writer % 2]);
-        tasks.push(tokio::spawn(async move {
-            let mut made = Vec::new();
-            for _ in 0..COMMITS {
-                made.push(done(&*store, &put(&format!("w{writer}"), "x", Precondition::Any)).await.cursor);
-            }
-            made
-        }));
-    }
-    let (mut seen, mut after) = (Vec::new(), Cursor::START);
-    let began = Instant::now();
-    while seen.len() < WRITERS * COMMITS {
-        assert!(began.elapsed() < Duration::from_secs(20), "only {} commits in the feed", seen.len());
-        let page = clients[1].changes(&context(), after, 7, Deadline::after(Duration::from_millis(200))).await;
-        for record in page.unwrap_or_else(|error| panic!("{error}")) {
-            assert!(record.cursor > after, "{:?} does not come after {after:?}", record.cursor);
-            after = record.cursor;
-            seen.push(record);
+/// One writer's commits: a document of its own, one that all share, and now and then a deletion.
+async fn write(scribe: Scribe, number: usize) -> Vec<Committed> {
+    let several = scribe.store.capabilities().several_documents;
+    let mut committed = Vec::new();
+    for round in 0..COMMITS_EACH {
+        let own = format!("own/{number}");
+        let mut commit = scribe.commit().message(format!("{number}: {round}"));
+        commit = if round % 5 == 4 {
+            commit.delete(path(&own), Precondition::Any)
+        } else {
+            commit.put(path(&own), Content::text(format!("{round}")), Precondition::Any)
+        };
+        if several && round % 2 == 0 {
+            commit = commit.put(path("common"), Content::text(format!("{number}.{round}")), Precondition::Any);
         }
+        committed.push(scribe.committed(&commit).await);
     }
-    let mut made = Vec::new();
-    for task in tasks {
-        made.extend(task.await.unwrap_or_else(|error| panic!("{error}")));
-    }
-    made.sort_unstable();
-    assert_eq!(seen.iter().map(|record| record.cursor).collect::<Vec<_>>(), made);
-    for writer in 0..WRITERS {
-        let at = format!("w{writer}");
-        let of_writer = seen.iter().flat_map(|record| &record.changes).filter(|(path, ..)| path.as_str() == at);
-        let revisions: Vec<u64> = of_writer.map(|(_, revision, _)| revision.0).collect();
-        assert_eq!(revisions, (1..=COMMITS as u64).collect::<Vec<_>>());
-    }
-    assert!(cursors(&*clients[0], after, 10).await.is_empty());
+    committed
 }
 
-/// Until somebody commits, or its deadline.
-pub async fn a_reader_of_the_feed_waits_for_the_next_commit<F: StoreFixture>() {
-    let fixture = F::open().await;
-    let (store, second) = (fixture.store(), fixture.second().await);
+/// Reads pages of a few commits until the writers have ended and nothing more comes.
+async fn read_along(scribe: Scribe, ended: Arc<AtomicBool>) -> Vec<CommitRecord> {
+    let (mut records, mut cursor) = (Vec::<CommitRecord>::new(), Cursor::START);
+    loop {
+        // Looked at before the page: what was committed by then must be in it.
+        let last = ended.load(Ordering::SeqCst);
+        let deadline = Deadline::after(Duration::from_millis(100));
+        let page = scribe.store.changes(&scribe.context, cursor, 7, deadline).await;
+        let page = page.expect("a page of the feed without trouble");
+        assert!(page.len() <= 7, "expected at most 7 commits; found {}", page.len());
+        match page.last() {
+            Some(record) => cursor = record.cursor,
+            None if last => return records,
+            None => {}
+        }
+        records.extend(page);
+    }
+}
+
+fn sorted(mut changes: Vec<(DocumentPath, Revision, bool)>) -> Vec<(DocumentPath, Revision, bool)> {
+    changes.sort();
+    changes
+}
+
+/// Readers that page through the feed while four writers on two clients commit see every commit once, in the order
+/// of the cursors, which is the order in which the documents changed: none comes later under a lower cursor.
+pub async fn the_feed_has_every_commit_once_in_order_without_gaps(fixture: &dyn StoreFixture) {
+    let (anna, bert) = Scribe::two(fixture).await;
+    let ended = Arc::new(AtomicBool::new(false));
+    let readers = [&anna, &bert].map(|scribe| tokio::spawn(read_along(scribe.clone(), Arc::clone(&ended))));
+    let writers: Vec<_> = [&anna, &bert, &anna, &bert]
+        .into_iter()
+        .enumerate()
+        .map(|(number, scribe)| tokio::spawn(write(scribe.clone(), number)))
+        .collect();
+    let mut committed = Vec::new();
+    for writer in writers {
+        committed.extend(writer.await.expect("the writer does not panic"));
+    }
+    ended.store(true, Ordering::SeqCst);
+    committed.sort_by_key(|committed| committed.cursor);
+
+    let whole = anna.feed(Cursor::START).await;
+    let cursors = |records: &[CommitRecord]| records.iter().map(|record| record.cursor).collect::<Vec<_>>();
+    let expected: Vec<_> = committed.iter().map(|committed| committed.cursor).collect();
+    same("the cursors of the whole feed", &cursors(&whole), &expected);
+    for reader in readers {
+        let records = reader.await.expect("the reader does not panic");
+        same("the cursors that a reader saw along the way", &cursors(&records), &expected);
+        same("the commits that it saw", &records, &whole);
+    }
+
+    let mut revisions: std::collections::BTreeMap<DocumentPath, u64> = std::collections::BTreeMap::new();
+    for (record, committed) in whole.iter().zip(&committed) {
+        let message = record.message.clone().unwrap_or_default();
+        let round: usize = message.split(": ").nth(1).and_then(|round| round.parse().ok()).expect("the message");
+        let is_deletion = |at: &DocumentPath| round % 5 == 4 && at.as_str().starts_with("own/");
+        let changes = committed.revisions.iter().map(|(at, revision)| (at.clone(), *revision, is_deletion(at)));
+        same(&format!("the changes of {message:?}"), &sorted(record.changes.clone()), &sorted(changes.collect()));
+        let author = if message.starts_with(['0', '2']) { &anna.author } else { &bert.author };
+        same(&format!("the author of {message:?}"), &record.author, author);
+        for (at, revision, _) in &record.changes {
+            let last = revisions.entry(at.clone()).or_default();
+            same(&format!("the next revision of {at} in the feed"), &revision.0, &(*last + 1));
+            *last = revision.0;
+        }
+    }
+}
+
+/// A reader at the end of the feed gets the next commit soon after it was made, by its own client or another; and an
+/// empty page at its deadline where none comes.
+pub async fn a_feed_reader_waits_for_the_next_commit(fixture: &dyn StoreFixture) {
+    const WAIT: Duration = Duration::from_millis(150);
+    let (anna, bert) = Scribe::two(fixture).await;
     let asked = Instant::now();
-    let page = store.changes(&context(), Cursor::START, 10, Deadline::after(Duration::from_millis(150))).await;
-    assert!(page.is_ok_and(|page| page.is_empty()) && asked.elapsed() >= Duration::from_millis(150));
-    let reader = {
-        let store = Arc::clone(&store);
-        tokio::spawn(async move {
-            store.changes(&context(), Cursor::START, 10, Deadline::after(Duration::from_secs(10))).await
-        })
-    };
-    crate::pause(100).await;
-    let committed = done(&*second, &put("a", "x", Precondition::Absent).message("why")).await;
-    let told = Instant::now();
-    let page = reader.await.unwrap_or_else(|error| panic!("{error}")).unwrap_or_else(|error| panic!("{error}"));
-    assert!(told.elapsed() < Duration::from_secs(2), "{:?}", told.elapsed());
-    assert_eq!((page.len(), page[0].cursor, page[0].message.as_deref()), (1, committed.cursor, Some("why")));
+    let page = anna.store.changes(&anna.context, Cursor::START, 5, Deadline::after(WAIT)).await;
+    same("the page at the end of the feed", &page.expect("no trouble"), &Vec::new());
+    let waited = asked.elapsed();
+    assert!(waited >= WAIT, "expected the reader to wait {WAIT:?}; it waited {waited:?}");
+    assert!(waited < WAIT + AT_ONCE, "expected the reader to end at {WAIT:?}; it took {waited:?}");
+
+    let mut cursor = Cursor::START;
+    for (reader, writer) in [(&anna, &bert), (&anna, &anna), (&bert, &anna)] {
+        let waiting = {
+            let (reader, after) = (reader.clone(), cursor);
+            tokio::spawn(async move { reader.store.changes(&reader.context, after, 5, Deadline::after(LONG)).await })
+        };
+        // Long enough for it to have looked once; where it has not, it finds the commit on its first look.
+        tokio::time::sleep(Duration::from_millis(30)).await;
+        assert!(!waiting.is_finished(), "expected the reader to wait; it answered {:?}", waiting.await);
+        let committed = writer.committed(&writer.put("plan.md", "x", Precondition::Any)).await;
+        let made = Instant::now();
+        let page = waiting.await.expect("the reader does not panic").expect("no trouble");
+        let took = made.elapsed();
+        same("the page", &page.iter().map(|record| record.cursor).collect(), &vec![committed.cursor]);
+        assert!(took < AT_ONCE, "expected the commit to arrive at once; it took {took:?}");
+        cursor = committed.cursor;
+    }
 }
