@@ -60,6 +60,7 @@ macro_rules! lock_suite {
                 a_cycle_of_waiters_is_found_or_runs_out_of_time
                 a_dropped_waiter_does_not_block_the_queue
                 a_dropped_acquire_leaves_nothing_beyond_release
+                a_released_attempt_does_not_come_back
                 a_revoked_lease_is_lost_and_its_holder_told
                 inspect_shows_holders_and_waiters
                 inspect_shows_the_oldest_grant_first

@@ -13,7 +13,10 @@ mod tokens;
 mod waiting;
 
 pub use abandonment::a_vanished_client_frees_its_lock_within_its_ttl;
-pub use cancellation::{a_dropped_acquire_leaves_nothing_beyond_release, a_dropped_waiter_does_not_block_the_queue};
+pub use cancellation::{
+    a_dropped_acquire_leaves_nothing_beyond_release, a_dropped_waiter_does_not_block_the_queue,
+    a_released_attempt_does_not_come_back,
+};
 pub use exclusion::thirty_contenders_never_overlap;
 pub use expiry::{
     an_expired_lease_is_granted_to_another, an_expired_lease_that_nobody_took, validity_never_outlives_the_service,

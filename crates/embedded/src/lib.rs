@@ -22,11 +22,13 @@ mod worker;
 mod writer;
 
 use std::fs;
+use std::io::ErrorKind;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use mutext_contract::{Deadline, Effect, EngineError, EpochSource, TroubleKind};
+use rustix::fs::Access;
 
 pub use locks::EmbeddedLocks;
 pub use store::EmbeddedStore;
@@ -104,15 +106,20 @@ impl EmbeddedOptions {
         opened.unwrap_or_else(|_| Err(worker::stopped("opening the locks", Effect::Unknown)))
     }
 
-    /// Makes the directory where there is none. Its full path: a program that changes its own directory later goes on
-    /// with the same store.
+    /// Makes the directory where there is none, and sees that it can be written. Its full path: a program that changes
+    /// its own directory later goes on with the same store.
     fn make_directory(&self) -> Result<PathBuf, EngineError> {
-        fs::create_dir_all(&self.dir).and_then(|()| self.dir.canonicalize()).map_err(|error| {
-            let kind = match error.kind() {
-                std::io::ErrorKind::PermissionDenied | std::io::ErrorKind::ReadOnlyFilesystem => TroubleKind::ReadOnly,
-                _ => TroubleKind::Unavailable,
+        let ready = fs::create_dir_all(&self.dir).and_then(|()| self.dir.canonicalize()).and_then(|dir| {
+            rustix::fs::access(&dir, Access::WRITE_OK | Access::EXEC_OK)?;
+            Ok(dir)
+        });
+        ready.map_err(|error| {
+            let (kind, remedy) = match error.kind() {
+                ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => {
+                    (TroubleKind::ReadOnly, "make it writable, or name a store directory that can be made and written")
+                }
+                _ => (TroubleKind::Unavailable, "name a store directory that can be made and written"),
             };
-            let remedy = "name a store directory that can be made and written";
             EngineError::new(self.dir.display().to_string(), kind, remedy).caused_by(error)
         })
     }

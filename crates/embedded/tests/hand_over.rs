@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::net::UnixDatagram;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -232,6 +232,15 @@ async fn a_dead_holder_that_one_waiter_finds_is_found_for_all() {
     assert!(took < AT_ONCE, "expected the other context's waiter to be served at once; it took {took:?}");
 }
 
+/// A connection to the lock table, to keep it busy with.
+fn lock_table(dir: &Path) -> rusqlite::Connection {
+    let mut names = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
+    let is_table = |path: &PathBuf| {
+        path.extension().is_some_and(|extension| extension == "db") && path.to_string_lossy().contains("locks-")
+    };
+    rusqlite::Connection::open(names.find(is_table).unwrap()).unwrap()
+}
+
 /// One try is a try: where others keep the lock table busy for a moment, a free lock is still granted.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_try_finds_a_free_lock_although_others_keep_the_table_busy() {
@@ -239,17 +248,36 @@ async fn one_try_finds_a_free_lock_although_others_keep_the_table_busy() {
     let client = open(dir.path(), Duration::from_millis(200)).await;
     let warm = take(&client).await;
     release(&client, warm).await;
-    let names = fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().path());
-    let is_table = |path: &std::path::PathBuf| {
-        path.extension().is_some_and(|extension| extension == "db") && path.to_string_lossy().contains("locks-")
-    };
-    let table = names.into_iter().find(is_table).unwrap();
-
-    let busy = rusqlite::Connection::open(table).unwrap();
+    let busy = lock_table(dir.path());
     busy.execute_batch("BEGIN IMMEDIATE").unwrap();
     let trying = tokio::spawn(async move { client.locks.acquire(&request("waiter"), Deadline::now()).await });
     tokio::time::sleep(Duration::from_millis(400)).await;
     busy.execute_batch("ROLLBACK").unwrap();
     let outcome = trying.await.unwrap().unwrap();
     assert!(matches!(outcome, Acquisition::Granted(_)), "expected the free lock to be granted; found {outcome:?}");
+}
+
+/// A waiter whose deadline passes while others keep the lock table busy still learns who is in its way.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_wait_that_ends_while_the_table_is_busy_names_the_holder() {
+    let dir = tempfile::tempdir().unwrap();
+    let client = open(dir.path(), Duration::from_millis(200)).await;
+    let lease = take(&client).await;
+    let (locks, request) = (Arc::clone(&client.locks), request("waiter"));
+    let until = Deadline::after(Duration::from_millis(500));
+    let waiting = tokio::spawn(async move { locks.acquire(&request, until).await });
+    let begun = Instant::now();
+    while client.locks.inspect(&context(), deadline()).await.unwrap().waiters.is_empty() {
+        assert!(begun.elapsed() < AT_ONCE, "expected the request to queue");
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+    let busy = lock_table(dir.path());
+    busy.busy_timeout(AT_ONCE).unwrap();
+    busy.execute_batch("BEGIN IMMEDIATE").unwrap();
+    tokio::time::sleep_until(until.instant() + Duration::from_millis(400)).await;
+    busy.execute_batch("ROLLBACK").unwrap();
+    let outcome = waiting.await.unwrap().unwrap();
+    let Acquisition::TimedOut(blocked) = outcome else { panic!("expected the wait to run out; found {outcome:?}") };
+    let in_the_way: Vec<_> = blocked.holdings.iter().map(|holding| holding.lease).collect();
+    assert_eq!(in_the_way, [lease], "expected the holder to be named; found {blocked:?}");
 }

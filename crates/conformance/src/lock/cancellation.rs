@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use mutext_contract::{Acquisition, Release};
+
 use crate::LockFixture;
 use crate::support::{AT_ONCE, Asker, LONG, LONG_TTL, same, served};
 
@@ -52,5 +54,30 @@ pub async fn a_dropped_acquire_leaves_nothing_beyond_release(fixture: &dyn LockF
             }
             assert!(bert.could_take("plan.md").await, "expected the lock to be free; found {:?}", bert.table().await);
         }
+    }
+}
+
+/// A release ends an attempt for good, also one that still waits and whichever client releases it: it is not granted
+/// any more, and does not queue again.
+pub async fn a_released_attempt_does_not_come_back(fixture: &dyn LockFixture) {
+    let (anna, bert) = Asker::two(fixture).await;
+    for releaser in [&anna, &bert] {
+        let held = anna.take("plan.md", LONG_TTL).await;
+        let request = bert.request("plan.md", LONG_TTL);
+        let waiting = {
+            let (bert, request) = (bert.clone(), request.clone());
+            tokio::spawn(async move { bert.ask(&request, Duration::from_millis(800)).await })
+        };
+        bert.until_queued(request.lease).await;
+        same("the release of the attempt", &releaser.release(request.lease).await, &Release::Released);
+        // The lock is free while the released attempt's future still lives: it must not take it.
+        same("the holder's release", &anna.release(held.id()).await, &Release::Released);
+        let outcome = waiting.await.expect("the asker does not panic");
+        assert!(
+            matches!(outcome, Acquisition::TimedOut(_)),
+            "expected a released attempt to be over; found {outcome:?}"
+        );
+        let table = anna.table().await;
+        assert!(table.holdings.is_empty() && table.waiters.is_empty(), "expected an empty table; found {table:?}");
     }
 }
