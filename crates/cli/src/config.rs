@@ -223,9 +223,9 @@ mod tests {
 
     #[test]
     fn a_relative_directory_is_counted_from_its_base() {
-        let base = Path::new("/work");
-        assert_eq!(anchored("embedded:.mutext", base), "embedded:/work/.mutext");
-        assert_eq!(anchored("embedded://x?sync=normal", base), "embedded:/work/x?sync=normal");
+        let base = Path::new("/home/me");
+        assert_eq!(anchored("embedded:.mutext", base), "embedded:/home/me/.mutext");
+        assert_eq!(anchored("embedded://x?sync=normal", base), "embedded:/home/me/x?sync=normal");
         assert_eq!(anchored("embedded:///srv/x", base), "embedded:/srv/x");
         assert_eq!(anchored("redis://h/0", base), "redis://h/0");
         assert_eq!(anchored("embedded:x", Path::new("/what?")), "embedded:x");
