@@ -20,6 +20,9 @@ use crate::wake::{Delivery, News, Wake};
 /// `Mutl` in ASCII.
 pub(crate) const SCHEMA: Schema = Schema { application_id: 0x4d75_746c, migrations: &[include_str!("locks.sql")] };
 
+/// How long it is remembered that an attempt was ended.
+const ENDED_KEPT_NS: i64 = 3_600_000_000_000;
+
 /// Whoever sits at the table: one connection, and the way to the other processes.
 #[derive(Debug)]
 pub(crate) struct Desk {
@@ -54,7 +57,7 @@ impl Desk {
             let (mut entries, mut letters) = desk.settle(context, now_ns, Some(attempt.id))?;
             // Stopped while its turn came and went, or taken for dead: it has lost its place, not its wait.
             let missing = entries.iter().all(|entry| entry.id != attempt.id);
-            if missing && !last && desk.loss(attempt.id)? == Loss::Expired {
+            if missing && !last && !desk.is_ended(attempt.id)? {
                 desk.insert(context, attempt)?;
                 let more;
                 (entries, more) = desk.settle(context, now_ns, Some(attempt.id))?;
@@ -120,12 +123,17 @@ impl Desk {
         deadline: Deadline,
     ) -> Result<Release, EngineError> {
         self.transact(context, deadline, |desk| {
-            let Some(home) = desk.home_of(context, id)? else { return Ok((Release::NotHeld, Vec::new())) };
+            let Some((home, is_taken)) = desk.home_of(context, id)? else {
+                return Ok((Release::NotHeld, Vec::new()));
+            };
             desk.delete(id)?;
+            if !is_taken {
+                // Its asker may still wait, and must not take the missing entry for a lost turn.
+                desk.end(id, "", "")?;
+            }
             let (_, mut letters) = desk.settle(context, clock::now_ns(), None)?;
             if let Some(Loss::Revoked { by, reason }) = loss {
-                let sql = "INSERT OR REPLACE INTO revocations (id, agent, reason, at) VALUES (?1, ?2, ?3, ?4)";
-                desk.execute(sql, params![id.as_bytes(), by.as_str(), reason, clock::now_ns()])?;
+                desk.end(id, by.as_str(), &reason)?;
                 letters.push((home, News::Lost, id));
             }
             Ok((Release::Released, letters))
@@ -203,6 +211,10 @@ impl Desk {
         own: Option<LeaseId>,
     ) -> Result<(Vec<Entry>, Vec<Letter>), EngineError> {
         let mut entries = self.entries(context)?;
+        // Whoever asks is not overdue, however long it took to get at the table.
+        for entry in entries.iter_mut().filter(|entry| own == Some(entry.id) && !entry.is_held()) {
+            entry.until_ns = entry.until_ns.max(now_ns + 1);
+        }
         let settlement = table::settle(&entries, now_ns);
         let mut letters = Vec::new();
         for id in settlement.superseded.iter().chain(&settlement.gone) {
@@ -286,9 +298,24 @@ impl Desk {
         Ok(self.execute("DELETE FROM entries WHERE id = ?1", params![id.as_bytes()])? == 1)
     }
 
-    fn home_of(&self, context: &ContextName, id: LeaseId) -> Result<Option<String>, EngineError> {
-        let sql = "SELECT home FROM entries WHERE id = ?1 AND context = ?2";
-        self.one(sql, params![id.as_bytes(), context.as_str()], |row| row.get(0))
+    /// Which process an entry lives in, and whether its asker has certainly been told of its grant.
+    fn home_of(&self, context: &ContextName, id: LeaseId) -> Result<Option<(String, bool)>, EngineError> {
+        let sql = "SELECT home, counter IS NOT NULL AND until - since <> min(ttl, ?3) FROM entries
+                   WHERE id = ?1 AND context = ?2";
+        self.one(sql, params![id.as_bytes(), context.as_str(), CONFIRM_NS], |row| Ok((row.get(0)?, row.get(1)?)))
+    }
+
+    /// Remembers that an attempt or lease was ended, by an operator or by whoever released it, for an hour.
+    fn end(&self, id: LeaseId, agent: &str, reason: &str) -> Result<(), EngineError> {
+        let now_ns = clock::now_ns();
+        self.execute("DELETE FROM revocations WHERE at < ?1", params![now_ns - ENDED_KEPT_NS])?;
+        let sql = "INSERT OR REPLACE INTO revocations (id, agent, reason, at) VALUES (?1, ?2, ?3, ?4)";
+        self.execute(sql, params![id.as_bytes(), agent, reason, now_ns])?;
+        Ok(())
+    }
+
+    fn is_ended(&self, id: LeaseId) -> Result<bool, EngineError> {
+        Ok(self.one("SELECT 1 FROM revocations WHERE id = ?1", params![id.as_bytes()], |_| Ok(()))?.is_some())
     }
 
     fn contexts_of(&self, home: &str) -> Result<Vec<ContextName>, EngineError> {
