@@ -24,6 +24,7 @@ mod capability;
 mod document;
 mod error;
 mod fence;
+mod finding;
 mod lease;
 mod lock;
 mod name;
@@ -35,6 +36,7 @@ pub use document::{
 };
 pub use error::{Effect, EngineError, TroubleKind};
 pub use fence::{Fence, FencingToken, InvalidToken};
+pub use finding::{Finding, Severity};
 pub use lease::{Claim, Deadline, Holder, HolderId, InvalidDuration, Lease, LeaseId, Mode, Ttl, Wait};
 pub use lock::{
     Acquisition, Blocked, Grant, Holding, LockRequest, LockService, LockTable, Loss, Release, Renewal, Waiter,

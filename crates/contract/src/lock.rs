@@ -9,8 +9,8 @@ use tokio::sync::broadcast;
 use tokio::time::Instant;
 
 use crate::{
-    AgentName, Claim, ContextName, Deadline, EngineError, Holder, InvalidName, Lease, LeaseId, LockCapabilities, Mode,
-    NameRule, Resource, Ttl,
+    AgentName, Claim, ContextName, Deadline, EngineError, Finding, Holder, InvalidName, Lease, LeaseId,
+    LockCapabilities, Mode, NameRule, Resource, Ttl,
 };
 
 /// One request: all of its claims are granted together, or none.
@@ -243,4 +243,7 @@ pub trait LockService: fmt::Debug + Send + Sync + 'static {
 
     /// News of leases that were taken from this process, where the engine can push it; renewal finds out the rest.
     fn losses(&self) -> Option<broadcast::Receiver<LeaseId>>;
+
+    /// Looks at the engine's version, settings and reach, and says what would endanger its promises. Changes nothing.
+    async fn examine(&self, deadline: Deadline) -> Result<Vec<Finding>, EngineError>;
 }

@@ -8,7 +8,7 @@ use async_trait::async_trait;
 
 use crate::{
     AgentName, Commit, ContextName, Cursor, Deadline, Document, DocumentPath, EngineError, Entry, Fence, FencingToken,
-    IdempotencyKey, PastRevision, PathPrefix, Precondition, Revision, StoreCapabilities,
+    Finding, IdempotencyKey, PastRevision, PathPrefix, Precondition, Revision, StoreCapabilities,
 };
 
 /// How a commit ended. A refusal is a value, not an error.
@@ -190,6 +190,9 @@ pub trait DocumentStore: EpochSource + fmt::Debug + Send + Sync + 'static {
         limit: usize,
         deadline: Deadline,
     ) -> Result<Vec<CommitRecord>, EngineError>;
+
+    /// Looks at the engine's version, settings and reach, and says what would endanger its promises. Changes nothing.
+    async fn examine(&self, deadline: Deadline) -> Result<Vec<Finding>, EngineError>;
 }
 
 /// Where epochs of fencing tokens come from: the document store, since it must be able to compare them.

@@ -177,6 +177,17 @@ impl Desk {
         })
     }
 
+    /// Takes the table's write lock and reads it through; says which file it is.
+    pub(crate) fn check(&mut self, deadline: Deadline) -> Result<PathBuf, EngineError> {
+        sqlite::begin(&self.connection, &self.file, deadline)?;
+        let sound = self.one("PRAGMA quick_check(1)", [], |row| row.get::<_, String>(0));
+        sqlite::rollback(&self.connection);
+        match sound?.as_deref() {
+            Some("ok") => Ok(self.file.clone()),
+            _ => Err(unreadable(&self.file, "a page")),
+        }
+    }
+
     /// One transaction; then the letters, and where a receiver turns out to be dead, what follows from that.
     fn transact<T>(
         &mut self,

@@ -13,8 +13,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use mutext_contract::{
     Acquisition, AgentName, Blocked, ContextName, DeadHolder, Deadline, EngineError, EpochSource, ExpiryClock,
-    Fairness, Grant, Lease, LeaseId, LockCapabilities, LockRequest, LockService, LockTable, Loss, Release, Renewal,
-    TroubleKind, Waiting,
+    Fairness, Finding, Grant, Lease, LeaseId, LockCapabilities, LockRequest, LockService, LockTable, Loss, Release,
+    Renewal, TroubleKind, Waiting,
 };
 use tokio::sync::broadcast;
 use tokio::time::Instant;
@@ -219,6 +219,11 @@ impl LockService for EmbeddedLocks {
 
     fn losses(&self) -> Option<broadcast::Receiver<LeaseId>> {
         Some(self.wake.losses())
+    }
+
+    async fn examine(&self, deadline: Deadline) -> Result<Vec<Finding>, EngineError> {
+        let file = self.desk.call(move |desk| desk.check(deadline)).await?;
+        Ok(vec![Finding::fine("lock table", format!("{} is sound", file.display()))])
     }
 }
 

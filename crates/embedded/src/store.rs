@@ -11,7 +11,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use mutext_contract::{
     Commit, CommitRecord, ContextName, Cursor, Deadline, Document, DocumentPath, DocumentStore, Effect, EngineError,
-    EpochSource, Fence, FencedRead, Listing, Outcome, PastRevision, PathPrefix, Revision, StoreCapabilities, Waiting,
+    EpochSource, Fence, FencedRead, Finding, Listing, Outcome, PastRevision, PathPrefix, Revision, Severity,
+    StoreCapabilities, Waiting,
 };
 use rusqlite::Connection;
 use tokio::sync::Notify;
@@ -35,6 +36,7 @@ pub struct EmbeddedStore {
     readers: Arc<Mutex<Vec<Connection>>>,
     writer: Writer,
     committed: Arc<Notify>,
+    sync: Sync,
 }
 
 impl fmt::Debug for EmbeddedStore {
@@ -46,9 +48,9 @@ impl fmt::Debug for EmbeddedStore {
 impl EmbeddedStore {
     pub(crate) fn open(file: PathBuf, options: WriterOptions, deadline: Deadline) -> Result<Self, EngineError> {
         let connection = sqlite::open(&file, &SCHEMA, options.sync, deadline)?;
-        let committed = Arc::new(Notify::new());
+        let (committed, sync) = (Arc::new(Notify::new()), options.sync);
         let writer = Writer::start(connection, file.clone(), options, Arc::clone(&committed))?;
-        Ok(Self { file: Arc::new(file), readers: Arc::default(), writer, committed })
+        Ok(Self { file: Arc::new(file), readers: Arc::default(), writer, committed, sync })
     }
 
     /// Runs a read on a connection of its own, off the runtime's threads.
@@ -169,5 +171,37 @@ impl DocumentStore for EmbeddedStore {
                 () = tokio::time::sleep_until(deadline.instant().min(Instant::now() + LOOK_FOR_COMMITS)) => {}
             }
         }
+    }
+
+    async fn examine(&self, deadline: Deadline) -> Result<Vec<Finding>, EngineError> {
+        let check = |connection: &Connection| {
+            let journal: String = connection.query_row("PRAGMA journal_mode", [], |row| row.get(0))?;
+            // The first trouble is enough; a sound file answers "ok".
+            let sound: String = connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
+            Ok((journal, sound))
+        };
+        let (journal, sound) = self.read_with(deadline, check).await?;
+        let synced = match self.sync {
+            Sync::Full => Finding::fine("sync", "full: on disk before it is acknowledged"),
+            Sync::Normal | Sync::Off => {
+                let found = "normal: the last commits may be missing after power loss";
+                Finding::new("sync", Severity::Warning, found, "open the store without sync=normal")
+            }
+        };
+        let damage = match sound.as_str() {
+            "ok" => Finding::fine("file", format!("{} is sound", self.file.display())),
+            trouble => {
+                let remedy = "keep a copy of the directory and restore the documents from a backup";
+                Finding::new("file", Severity::Danger, format!("{}: {trouble}", self.file.display()), remedy)
+            }
+        };
+        let journal = match journal.as_str() {
+            "wal" => Finding::fine("journal", "wal: readers and writers do not wait for each other"),
+            other => {
+                let remedy = "put the store on a local file system: this one cannot share memory between processes";
+                Finding::new("journal", Severity::Danger, other, remedy)
+            }
+        };
+        Ok(vec![Finding::fine("SQLite", crate::SQLITE_VERSION), damage, journal, synced])
     }
 }

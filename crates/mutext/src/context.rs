@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use mutext_contract::{
     Action, AgentName, Commit, CommitRecord, Committed, Content, ContextName, Cursor, Deadline, Document, DocumentPath,
-    DocumentStore, Entry, Fence, FencedRead, Holder, InvalidName, LeaseId, Listing, LockCapabilities, LockService,
-    LockTable, Outcome, PastRevision, PathPrefix, Precondition, Refusal, Release, Resource, Revision,
+    DocumentStore, Entry, Fence, FencedRead, Finding, Holder, InvalidName, LeaseId, Listing, LockCapabilities,
+    LockService, LockTable, Outcome, PastRevision, PathPrefix, Precondition, Refusal, Release, Resource, Revision,
     StoreCapabilities, Ttl, Wait,
 };
 
@@ -51,6 +51,9 @@ struct Shared {
     locks: Arc<dyn LockService>,
     keeper: Keeper,
 }
+
+/// What an examination of one engine found, or why it could not be made.
+pub type Examination = Result<Vec<Finding>, Error>;
 
 /// An open pair of engines: documents and locks. Cloning is cheap; contexts are had from it.
 ///
@@ -115,6 +118,15 @@ impl Mutext {
     /// What the two engines can do.
     pub fn capabilities(&self) -> (StoreCapabilities, LockCapabilities) {
         (self.shared.store.capabilities(), self.shared.locks.capabilities())
+    }
+
+    /// Looks at both engines' versions, settings and reach, and says what would endanger their promises: first the
+    /// documents', then the locks'. Changes nothing, and takes at most `patience` for each.
+    pub async fn examine(&self, patience: Duration) -> (Examination, Examination) {
+        let deadline = Deadline::after(patience);
+        let (store, locks) = (self.shared.store.examine(deadline), self.shared.locks.examine(deadline));
+        let (store, locks) = tokio::join!(store, locks);
+        (store.map_err(Error::from), locks.map_err(Error::from))
     }
 
     /// Ready once every lease that was given back so far is given back. Call it before the process ends; without it

@@ -45,15 +45,15 @@ mod keeper;
 mod update;
 
 pub use address::Address;
-pub use context::{Context, Mutext, Settings};
+pub use context::{Context, Examination, Mutext, Settings};
 pub use error::Error;
 pub use guard::{Lock, LockGuard, OnLapse};
 pub use mutext_contract::{
     Action, AgentName, Blocked, Change, Claim, Commit, CommitRecord, Committed, Conflict, Content, ContextName, Cursor,
-    Document, DocumentPath, Effect, EngineError, Entry, Fence, Fenced, FencingToken, Holder, HolderId, Holding,
-    IdempotencyKey, InvalidDuration, InvalidJson, InvalidName, InvalidToken, Kind, Lease, LeaseId, Listing,
+    Document, DocumentPath, Effect, EngineError, Entry, Fence, Fenced, FencingToken, Finding, Holder, HolderId,
+    Holding, IdempotencyKey, InvalidDuration, InvalidJson, InvalidName, InvalidToken, Kind, Lease, LeaseId, Listing,
     LockCapabilities, LockTable, Loss, Mode, NameRule, PastRevision, PathPrefix, Precondition, Release, Resource,
-    Revision, StoreCapabilities, TroubleKind, Ttl, Wait, Waiter,
+    Revision, Severity, StoreCapabilities, TroubleKind, Ttl, Wait, Waiter,
 };
 pub use mutext_embedded::SQLITE_VERSION;
 pub use update::{Strategy, UpdateOptions, Updated};

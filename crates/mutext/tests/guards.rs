@@ -14,7 +14,7 @@ use mutext::{
     AgentName, Commit, Context, ContextName, EngineError, Error, Lease, LeaseId, LockCapabilities, LockTable, Loss,
     Mode, Mutext, OnLapse, Precondition, Release, TroubleKind, Ttl,
 };
-use mutext_contract::{Acquisition, Deadline, LockRequest, LockService, Renewal};
+use mutext_contract::{Acquisition, Deadline, Finding, LockRequest, LockService, Renewal};
 use tokio::sync::broadcast;
 use tokio::time::timeout;
 
@@ -276,6 +276,10 @@ impl LockService for Faulty {
     fn losses(&self) -> Option<broadcast::Receiver<LeaseId>> {
         // The wire carries no news either.
         None
+    }
+
+    async fn examine(&self, deadline: Deadline) -> Result<Vec<Finding>, EngineError> {
+        self.engine.examine(deadline).await
     }
 }
 

@@ -14,7 +14,7 @@ use mutext::{
     IdempotencyKey, Kind, Listing, Mutext, PastRevision, PathPrefix, Precondition, Revision, Settings,
     StoreCapabilities, Strategy, Ttl, UpdateOptions,
 };
-use mutext_contract::{Deadline, DocumentStore, EpochSource, FencedRead, Outcome};
+use mutext_contract::{Deadline, DocumentStore, EpochSource, FencedRead, Finding, Outcome};
 
 const PATIENT: Duration = Duration::from_secs(60);
 
@@ -274,6 +274,10 @@ impl DocumentStore for Watched {
         deadline: Deadline,
     ) -> Result<Vec<CommitRecord>, EngineError> {
         self.store.changes(context, after, limit, deadline).await
+    }
+
+    async fn examine(&self, deadline: Deadline) -> Result<Vec<Finding>, EngineError> {
+        self.store.examine(deadline).await
     }
 }
 

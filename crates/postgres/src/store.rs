@@ -1,0 +1,5 @@
+//! The document engine.
+
+/// The PostgreSQL document store.
+#[derive(Debug)]
+pub struct PostgresStore {}

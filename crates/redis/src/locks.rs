@@ -1,0 +1,5 @@
+//! The lock engine.
+
+/// The Redis lock engine.
+#[derive(Debug)]
+pub struct RedisLocks {}

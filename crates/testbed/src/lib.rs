@@ -1,0 +1,1 @@
+//! Real throwaway servers on free ports, for tests and experiments.
