@@ -1,7 +1,27 @@
 //! Mutext's locks on Redis 6.2 and later, and on Valkey.
+//!
+//! *Queue atomically, transfer ownership, never retry.* One script call acquires or, in the same atomic step, queues;
+//! one script call releases, makes the next waiter the owner and tells its process, which then already holds the lock.
+//! The counter of the fencing tokens lies in Redis, their epoch comes from the document store: whatever Redis forgets,
+//! no token is handed out twice with effect.
+//!
+//! | key | what it is |
+//! |---|---|
+//! | `PREFIX:{CONTEXT}:locks` | a hash: the epoch and its counter, leases, waiters, who holds which path |
+//! | `PREFIX:{CONTEXT}:queue` | a sorted set: waiters, first come first |
+//! | `PREFIX:{CONTEXT}:ended:ID` | for an hour: that an attempt or lease was ended by another, and why |
+//! | `PREFIX:home:ID` | a channel: one process listens on it, and is alive as long as it does |
 
+mod board;
+mod examine;
+mod keys;
+mod link;
 mod locks;
 mod options;
+mod presence;
+mod records;
+mod scripts;
+mod trouble;
 
 pub use locks::RedisLocks;
 pub use options::RedisOptions;

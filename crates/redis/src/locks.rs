@@ -1,5 +1,385 @@
-//! The lock engine.
+//! The lock engine: each operation is one script call.
 
-/// The Redis lock engine.
-#[derive(Debug)]
-pub struct RedisLocks {}
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use mutext_contract::{
+    Acquisition, AgentName, Blocked, ContextName, DeadHolder, Deadline, EngineError, EpochSource, ExpiryClock,
+    Fairness, FencingToken, Finding, Grant, Lease, LeaseId, LockCapabilities, LockRequest, LockService, LockTable,
+    Release, Renewal, Waiting,
+};
+use redis::Value;
+use tokio::sync::broadcast;
+use tokio::time::Instant;
+
+use crate::board::{Board, Expected, Known, News};
+use crate::examine;
+use crate::keys::Keys;
+use crate::link::{Link, Links, Live};
+use crate::options::RedisOptions;
+use crate::presence::Presence;
+use crate::records::{Answer, Fields, Reader, info};
+use crate::scripts;
+
+/// A command that must be given a chance has at least this long, also where the deadline has passed.
+const PATIENCE: Duration = Duration::from_secs(1);
+/// A grant that was pushed lasts so long until a renewal confirms it; the scripts have the same number.
+const CONFIRM: Duration = Duration::from_secs(2);
+/// A waiter leaves the queue by itself at its deadline; others remove it so much later, in case it died.
+const OVERDUE: Duration = Duration::from_millis(100);
+
+/// Locks in Redis or Valkey.
+pub struct RedisLocks {
+    links: Links,
+    keys: Arc<Keys>,
+    board: Arc<Board>,
+    epochs: Arc<dyn EpochSource>,
+    /// One epoch is enough, whoever of this process finds that it is missing.
+    minting: tokio::sync::Mutex<()>,
+    _presence: Presence,
+}
+
+impl fmt::Debug for RedisLocks {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RedisLocks").field("server", &self.keys.subject()).finish_non_exhaustive()
+    }
+}
+
+impl RedisLocks {
+    pub(crate) async fn open(
+        options: RedisOptions,
+        epochs: Arc<dyn EpochSource>,
+        deadline: Deadline,
+    ) -> Result<Self, EngineError> {
+        let options = Arc::new(options);
+        let keys = Arc::new(Keys::new(&options));
+        let board = Arc::new(Board::new());
+        let link = Link::new(Arc::clone(&options))?;
+        let presence = Presence::start(link, Arc::clone(&board), Arc::clone(&keys), deadline).await?;
+        Ok(Self {
+            links: Links::new(options),
+            keys,
+            board,
+            epochs,
+            minting: tokio::sync::Mutex::default(),
+            _presence: presence,
+        })
+    }
+
+    fn reader(&self) -> Reader<'_> {
+        Reader { subject: self.keys.subject() }
+    }
+
+    /// Asks for the lock: granted, queued, or not.
+    async fn ask(
+        &self,
+        asker: &Asker,
+        first: bool,
+        deadline: Deadline,
+        expected: &Expected<'_>,
+    ) -> Result<Answer, EngineError> {
+        let wait = deadline.remaining();
+        let wait = if wait.is_zero() { 0 } else { (wait + OVERDUE).as_millis() };
+        let wait = wait.to_string();
+        let ask = |live: Live, again: bool| {
+            expected.asks_on(&live);
+            let wait = &wait;
+            async move {
+                let first: &[u8] = if first && !again { b"1" } else { b"0" };
+                let (id, home, info) = (asker.id.as_bytes(), self.keys.home().as_bytes(), asker.info.as_bytes());
+                let mode = asker.fields.as_ref().map_or("", |fields| fields.mode).as_bytes();
+                let mut args =
+                    vec![live.run.as_bytes(), id, asker.ttl.as_bytes(), home, info, wait.as_bytes(), first, mode];
+                args.extend(asker.fields.iter().flat_map(|fields| &fields.fields).map(String::as_bytes));
+                live.run(&scripts::ACQUIRE, &asker.keys, &args).await
+            }
+        };
+        let value = self.links.here()?.call(at_least(deadline), ask).await?;
+        self.reader().answer(value)
+    }
+
+    /// Begins an epoch in a context whose locks this server does not remember, unless somebody has meanwhile.
+    async fn begin_epoch(&self, context: &ContextName, deadline: Deadline) -> Result<(), EngineError> {
+        let deadline = at_least(deadline);
+        let epoch = self.epochs.mint_epoch(context, deadline).await?.to_string();
+        let keys = [self.keys.table(context), self.keys.queue(context)];
+        let ask = |live: Live, _| {
+            let (keys, epoch) = (&keys, &epoch);
+            async move { live.run(&scripts::BEGIN, keys, &[live.run.as_bytes(), epoch.as_bytes()]).await }
+        };
+        self.links.here()?.call(deadline, ask).await.map(drop)
+    }
+
+    /// Leaves the queue: the answer is a grant that came at the last moment, or what was in the way.
+    async fn leave(&self, asker: &Asker) -> Result<Answer, EngineError> {
+        let value =
+            self.simple(&scripts::LEAVE, &asker.keys, &[asker.id.as_bytes()], at_least(Deadline::now())).await?;
+        self.reader().answer(value)
+    }
+
+    /// Runs a script that is as good twice as once.
+    async fn simple(
+        &self,
+        script: &scripts::Script,
+        keys: &[String],
+        args: &[&[u8]],
+        deadline: Deadline,
+    ) -> Result<Value, EngineError> {
+        self.simple_on(&*self.links.here()?, script, keys, args, deadline).await
+    }
+
+    async fn simple_on(
+        &self,
+        link: &Link,
+        script: &scripts::Script,
+        keys: &[String],
+        args: &[&[u8]],
+        deadline: Deadline,
+    ) -> Result<Value, EngineError> {
+        let ask = |live: Live, _| async move {
+            let mut all = vec![live.run.as_bytes()];
+            all.extend(args);
+            live.run(script, keys, &all).await
+        };
+        link.call(at_least(deadline), ask).await
+    }
+
+    fn keys_of(&self, context: &ContextName, id: LeaseId) -> [String; 3] {
+        [self.keys.table(context), self.keys.queue(context), self.keys.ended(context, id)]
+    }
+
+    async fn end(
+        &self,
+        context: &ContextName,
+        id: LeaseId,
+        ended: &str,
+        told: &str,
+        fields: Option<&Fields>,
+        live: Option<Live>,
+        deadline: Deadline,
+    ) -> Result<Release, EngineError> {
+        let (keys, id) = (self.keys_of(context, id), id.to_string());
+        let mut args = vec![id.as_bytes(), ended.as_bytes(), told.as_bytes()];
+        if let Some(fields) = fields {
+            args.push(fields.mode.as_bytes());
+            args.extend(fields.for_release().map(String::as_bytes));
+        }
+        if let Some(live) = live {
+            // What was asked on that connection comes before what follows on it. Where it is gone, so is the question,
+            // or it was answered.
+            let mut all = vec![live.run.as_bytes()];
+            all.extend(&args);
+            let ended = tokio::time::timeout_at(at_least(deadline).instant(), live.run(&scripts::RELEASE, &keys, &all));
+            if let Ok(Ok(value)) = ended.await {
+                return self.released(value);
+            }
+        }
+        let value = self.simple(&scripts::RELEASE, &keys, &args, deadline).await?;
+        self.released(value)
+    }
+
+    fn released(&self, value: Value) -> Result<Release, EngineError> {
+        Ok(if self.reader().flag(value)? { Release::Released } else { Release::NotHeld })
+    }
+
+    /// A lease that the server granted at some time after `since`, for `lasts`.
+    async fn granted(
+        &self,
+        request: &LockRequest,
+        (epoch, count): (u64, u64),
+        since: Instant,
+        lasts: Duration,
+        expected: Expected<'_>,
+        asker: Asker,
+        queued: bool,
+    ) -> Result<Acquisition, EngineError> {
+        let mut lease = Lease {
+            context: request.context.clone(),
+            claims: Arc::clone(request.claims()),
+            holder: request.holder.clone(),
+            token: FencingToken::new(epoch, count, request.lease),
+            ttl: request.ttl,
+            valid_until: since + lasts,
+        };
+        // A pushed grant is believed from when it was certainly not made yet: where that is long ago, it is confirmed.
+        if lease.valid_until < Instant::now() + lasts / 2 {
+            match self.renew(&lease, Deadline::now()).await? {
+                Renewal::Renewed { valid_until } => lease.valid_until = valid_until,
+                Renewal::Lost(_) => {
+                    expected.is_over();
+                    return Ok(Acquisition::TimedOut(Blocked::default()));
+                }
+            }
+        }
+        expected.is_held(asker.fields);
+        Ok(Acquisition::Granted(Grant { lease, queued }))
+    }
+}
+
+/// An attempt, as the scripts want it.
+struct Asker {
+    id: String,
+    ttl: String,
+    info: String,
+    keys: [String; 3],
+    fields: Option<Fields>,
+}
+
+impl Asker {
+    /// The same text for those who want the same.
+    fn wants(&self, request: &LockRequest) -> Arc<str> {
+        match &self.fields {
+            Some(fields) => format!("{}{}", fields.mode, fields.fields[0]).into(),
+            None => format!("{:?}", request.claims()).into(),
+        }
+    }
+}
+
+/// A deadline that leaves a command its chance.
+fn at_least(deadline: Deadline) -> Deadline {
+    if deadline.remaining() < PATIENCE { Deadline::after(PATIENCE) } else { deadline }
+}
+
+#[async_trait]
+impl LockService for RedisLocks {
+    fn capabilities(&self) -> LockCapabilities {
+        LockCapabilities {
+            engine: "redis",
+            waiting: Waiting::Pushed,
+            fairness: Fairness::FirstComeFirstServed,
+            shared_mode: true,
+            subtrees: true,
+            several_resources: true,
+            deadlock_detection: false,
+            revival: true,
+            dead_holder: DeadHolder::Presence,
+            expiry_clock: ExpiryClock::Server,
+            token_source: "a counter for each context, under an epoch that the document store mints for each run of the server",
+            survives: "the death of any client; after a restart of the server, leases stand as far as its own persistence kept them, and a new epoch begins",
+        }
+    }
+
+    async fn acquire(&self, request: &LockRequest, deadline: Deadline) -> Result<Acquisition, EngineError> {
+        let asker = Asker {
+            id: request.lease.to_string(),
+            ttl: request.ttl.get().as_millis().to_string(),
+            info: info(request),
+            keys: self.keys_of(&request.context, request.lease),
+            fields: Fields::of(request),
+        };
+        let expected = self.board.expect(request, asker.wants(request));
+        let mut turn = None;
+        let mut first = true;
+        let mut queued = false;
+        loop {
+            let asked = Instant::now();
+            match self.ask(&asker, first, deadline, &expected).await? {
+                Answer::Granted { epoch, count } => {
+                    // A second question may find a grant that was made in between.
+                    let (since, lasts) = match expected.waiting_at() {
+                        Some(at) if queued => (at, request.ttl.get().min(CONFIRM)),
+                        _ => (asked, request.ttl.get()),
+                    };
+                    return self.granted(request, (epoch, count), since, lasts, expected, asker, queued).await;
+                }
+                Answer::NoEpoch => {
+                    if turn.is_none() {
+                        // Whoever waited here asks again: somebody may have begun one.
+                        turn = Some(self.minting.lock().await);
+                    } else {
+                        self.begin_epoch(&request.context, deadline).await?;
+                    }
+                    continue;
+                }
+                Answer::Blocked(blocked) => {
+                    expected.is_over();
+                    return Ok(Acquisition::TimedOut(blocked));
+                }
+                Answer::Gone => {
+                    expected.is_over();
+                    return Ok(Acquisition::TimedOut(Blocked::default()));
+                }
+                Answer::Queued { next } => expected.queues(asked, next),
+            }
+            turn = None;
+            (first, queued) = (false, true);
+            let news = tokio::time::timeout_at(deadline.instant(), expected.news()).await;
+            let lasts = request.ttl.get().min(CONFIRM);
+            let since = expected.waiting_at().unwrap_or(asked);
+            match news {
+                Ok(News::Granted { epoch, count }) => {
+                    return self.granted(request, (epoch, count), since, lasts, expected, asker, true).await;
+                }
+                Ok(News::Ended) => {
+                    expected.is_over();
+                    return Ok(Acquisition::TimedOut(Blocked::default()));
+                }
+                Ok(News::AskAgain) => {}
+                Err(_) => match self.leave(&asker).await? {
+                    Answer::Granted { epoch, count } => {
+                        return self.granted(request, (epoch, count), since, lasts, expected, asker, true).await;
+                    }
+                    Answer::Blocked(blocked) => {
+                        expected.is_over();
+                        return Ok(Acquisition::TimedOut(blocked));
+                    }
+                    Answer::NoEpoch | Answer::Queued { .. } | Answer::Gone => {
+                        expected.is_over();
+                        return Ok(Acquisition::TimedOut(Blocked::default()));
+                    }
+                },
+            }
+        }
+    }
+
+    async fn renew(&self, lease: &Lease, deadline: Deadline) -> Result<Renewal, EngineError> {
+        let asked = Instant::now();
+        let (keys, id) = (self.keys_of(&lease.context, lease.id()), lease.id().to_string());
+        let ttl = lease.ttl.get().as_millis().to_string();
+        let value = self.simple(&scripts::RENEW, &keys, &[id.as_bytes(), ttl.as_bytes()], deadline).await?;
+        if matches!(value, Value::Int(1)) {
+            return Ok(Renewal::Renewed { valid_until: asked + lease.ttl.get() });
+        }
+        self.board.forget(lease.id());
+        Ok(Renewal::Lost(self.reader().loss(&self.reader().text(value)?)))
+    }
+
+    async fn release(&self, context: &ContextName, lease: LeaseId, deadline: Deadline) -> Result<Release, EngineError> {
+        match self.board.take(lease) {
+            Known::Held(fields) => self.end(context, lease, "", "", fields.as_ref(), None, deadline).await,
+            // Its asker, here or elsewhere, must not take a missing entry for a lost turn.
+            Known::Left(live) => self.end(context, lease, "released", "", None, live, deadline).await,
+            Known::Other => self.end(context, lease, "released", "", None, None, deadline).await,
+        }
+    }
+
+    async fn inspect(&self, context: &ContextName, deadline: Deadline) -> Result<LockTable, EngineError> {
+        let keys = [self.keys.table(context), self.keys.queue(context)];
+        let value = self.simple(&scripts::INSPECT, &keys, &[], deadline).await?;
+        self.reader().table(value)
+    }
+
+    async fn revoke(
+        &self,
+        context: &ContextName,
+        lease: LeaseId,
+        by: &AgentName,
+        reason: &str,
+        deadline: Deadline,
+    ) -> Result<Release, EngineError> {
+        // Two strings: nothing of it can fail.
+        let ended = serde_json::to_string(&(by.as_str(), reason)).unwrap_or_default();
+        self.end(context, lease, &ended, "L", None, None, deadline).await
+    }
+
+    fn losses(&self) -> Option<broadcast::Receiver<LeaseId>> {
+        Some(self.board.losses())
+    }
+
+    async fn examine(&self, deadline: Deadline) -> Result<Vec<Finding>, EngineError> {
+        let link = self.links.here()?;
+        examine::examine(&link, deadline).await
+    }
+}

@@ -1,43 +1,332 @@
 //! What a Redis address says.
 
 use std::fmt;
+use std::fs;
+use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use mutext_contract::{Deadline, EngineError, EpochSource, TroubleKind};
+use redis::{Client, ConnectionAddr, ConnectionInfo, IntoConnectionInfo, ProtocolVersion, RedisConnectionInfo};
+use redis::{ClientTlsConfig, TlsCertificates};
+use url::Url;
 
 use crate::RedisLocks;
 
-/// How a Redis server is reached.
+/// How long connecting may take, whatever the deadline of whoever waits for it.
+const CONNECT_PATIENCE: Duration = Duration::from_secs(5);
+
+const KNOWN: &str = "it has db, prefix, tls_ca, tls_cert, tls_key and connect_timeout";
+
+/// How a Redis or Valkey server is reached.
+///
+/// ```
+/// use mutext_redis::RedisOptions;
+/// let options = RedisOptions::parse("redis://agents:secret@db.example:6380/2?prefix=team")?;
+/// assert_eq!(options.to_string(), "redis://agents:***@db.example:6380/2?prefix=team");
+/// # Ok::<(), String>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RedisOptions {
-    url: String,
+    scheme: Scheme,
+    place: Place,
+    user: Option<String>,
+    password: Option<Secret>,
+    db: i64,
+    prefix: String,
+    tls_ca: Option<PathBuf>,
+    tls_cert: Option<PathBuf>,
+    tls_key: Option<PathBuf>,
+    connect_timeout: Duration,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Scheme {
+    Plain,
+    Tls,
+    Unix,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Place {
+    Host { host: String, port: u16 },
+    Socket(PathBuf),
+}
+
+/// A password, which is never shown.
+#[derive(Clone, PartialEq, Eq)]
+struct Secret(String);
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("***")
+    }
 }
 
 impl RedisOptions {
-    /// What `url` says, or which rule it breaks.
-    pub fn parse(url: &str) -> Result<Self, String> {
-        Ok(Self { url: url.to_owned() })
+    /// What an address says: `redis://[USER][:PASSWORD@]HOST[:PORT][/DB]`, `rediss://` for TLS, or
+    /// `redis+unix:///PATH`, with options after `?`. The error says which rule it breaks and what would be right.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let url = Url::parse(text).map_err(|error| format!("{error}; write redis://HOST:PORT/DB"))?;
+        let scheme = match url.scheme() {
+            "redis" => Scheme::Plain,
+            "rediss" => Scheme::Tls,
+            "redis+unix" => Scheme::Unix,
+            other => return Err(format!("{other}: is not one of redis:, rediss: and redis+unix:")),
+        };
+        let mut options = Self {
+            scheme,
+            place: Self::place(scheme, &url)?,
+            user: Some(decoded(url.username())?).filter(|user| !user.is_empty()),
+            password: url.password().map(decoded).transpose()?.map(Secret),
+            db: 0,
+            prefix: "mutext".to_owned(),
+            tls_ca: None,
+            tls_cert: None,
+            tls_key: None,
+            connect_timeout: CONNECT_PATIENCE,
+        };
+        if scheme != Scheme::Unix {
+            options.db = database(url.path().trim_matches('/'))?;
+        }
+        for (key, value) in url.query_pairs() {
+            match &*key {
+                "db" => options.db = database(&value)?,
+                "prefix" => options.prefix = prefix(&value)?,
+                "tls_ca" | "tls_cert" | "tls_key" if scheme != Scheme::Tls => {
+                    return Err(format!("{key} needs TLS; write rediss:// instead"));
+                }
+                "tls_ca" => options.tls_ca = Some(PathBuf::from(&*value)),
+                "tls_cert" => options.tls_cert = Some(PathBuf::from(&*value)),
+                "tls_key" => options.tls_key = Some(PathBuf::from(&*value)),
+                "connect_timeout" => options.connect_timeout = seconds(&value)?,
+                other => return Err(format!("it has no option {other:?}; {KNOWN}")),
+            }
+        }
+        if options.tls_cert.is_some() != options.tls_key.is_some() {
+            return Err("tls_cert and tls_key go together; give both".to_owned());
+        }
+        Ok(options)
+    }
+
+    fn place(scheme: Scheme, url: &Url) -> Result<Place, String> {
+        if scheme == Scheme::Unix {
+            let path = decoded(url.path())?;
+            if url.host_str().is_some_and(|host| !host.is_empty()) || path.len() < 2 {
+                return Err("it names no socket; write redis+unix:///run/redis/redis.sock".to_owned());
+            }
+            return Ok(Place::Socket(PathBuf::from(path)));
+        }
+        match url.host_str() {
+            Some(host) if !host.is_empty() => {
+                let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
+                Ok(Place::Host { host: decoded(&host)?, port: url.port().unwrap_or(6379) })
+            }
+            _ => Err("it names no host; write redis://HOST:PORT/DB".to_owned()),
+        }
     }
 
     /// The whole address, with its password: for handing it to another process of the same user, never for show.
-    pub fn url(&self) -> &str {
-        &self.url
+    pub fn url(&self) -> String {
+        self.text(self.password.as_ref().map(|Secret(password)| encoded(password)))
+    }
+
+    fn text(&self, password: Option<String>) -> String {
+        let mut text = match self.scheme {
+            Scheme::Plain => "redis://",
+            Scheme::Tls => "rediss://",
+            Scheme::Unix => "redis+unix://",
+        }
+        .to_owned();
+        text.push_str(&self.user.as_deref().map(encoded).unwrap_or_default());
+        if let Some(password) = &password {
+            text.push(':');
+            text.push_str(password);
+        }
+        if self.user.is_some() || password.is_some() {
+            text.push('@');
+        }
+        let mut options = Vec::new();
+        match &self.place {
+            Place::Host { host, port } if host.contains(':') => text.push_str(&format!("[{host}]:{port}/{}", self.db)),
+            Place::Host { host, port } => text.push_str(&format!("{host}:{port}/{}", self.db)),
+            Place::Socket(path) => {
+                text.push_str(&path.display().to_string());
+                if self.db != 0 {
+                    options.push(format!("db={}", self.db));
+                }
+            }
+        }
+        if self.prefix != "mutext" {
+            options.push(format!("prefix={}", encoded(&self.prefix)));
+        }
+        for (key, path) in [("tls_ca", &self.tls_ca), ("tls_cert", &self.tls_cert), ("tls_key", &self.tls_key)] {
+            options.extend(path.as_ref().map(|path| format!("{key}={}", encoded(&path.display().to_string()))));
+        }
+        if self.connect_timeout != CONNECT_PATIENCE {
+            options.push(format!("connect_timeout={}", self.connect_timeout.as_secs_f64()));
+        }
+        if !options.is_empty() {
+            text.push('?');
+            text.push_str(&options.join("&"));
+        }
+        text
+    }
+
+    pub(crate) fn prefix(&self) -> &str {
+        &self.prefix
+    }
+
+    pub(crate) const fn connect_timeout(&self) -> Duration {
+        self.connect_timeout
+    }
+
+    /// Whether what is sent can be read on the way.
+    pub(crate) fn is_exposed(&self) -> bool {
+        let local = |host: &str| host == "localhost" || host == "::1" || host.starts_with("127.");
+        self.scheme == Scheme::Plain && matches!(&self.place, Place::Host { host, .. } if !local(host))
+    }
+
+    pub(crate) fn client(&self) -> Result<Client, EngineError> {
+        let trouble = |error: redis::RedisError| crate::trouble::explain(&self.to_string(), error);
+        let addr = match (&self.place, self.scheme) {
+            (Place::Socket(path), _) => ConnectionAddr::Unix(path.clone()),
+            (Place::Host { host, port }, Scheme::Tls) => {
+                ConnectionAddr::TcpTls { host: host.clone(), port: *port, insecure: false, tls_params: None }
+            }
+            (Place::Host { host, port }, _) => ConnectionAddr::Tcp(host.clone(), *port),
+        };
+        let mut login = RedisConnectionInfo::default().set_db(self.db).set_protocol(ProtocolVersion::RESP3);
+        if let Some(user) = &self.user {
+            login = login.set_username(user);
+        }
+        if let Some(Secret(password)) = &self.password {
+            login = login.set_password(password);
+        }
+        let info: ConnectionInfo = addr.into_connection_info().map_err(trouble)?;
+        let info = info.set_redis_settings(login);
+        if self.scheme != Scheme::Tls {
+            return Client::open(info).map_err(trouble);
+        }
+        // The first of the process stays; another one serves as well.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let read = |path: &Option<PathBuf>| path.as_ref().map(|path| self.read(path)).transpose();
+        let client_tls = match (read(&self.tls_cert)?, read(&self.tls_key)?) {
+            (Some(client_cert), Some(client_key)) => Some(ClientTlsConfig { client_cert, client_key }),
+            _ => None,
+        };
+        let certificates = TlsCertificates { client_tls, root_cert: read(&self.tls_ca)? };
+        Client::build_with_tls(info, certificates).map_err(trouble)
+    }
+
+    fn read(&self, path: &PathBuf) -> Result<Vec<u8>, EngineError> {
+        fs::read(path).map_err(|error| {
+            let kind = TroubleKind::Misconfigured(format!("{} cannot be read", path.display()));
+            EngineError::new(self.to_string(), kind, "name a PEM file that can be read").caused_by(error)
+        })
     }
 
     /// Connects, and makes sure that it can be worked with. `epochs` is the store of the documents that the locks
     /// guard.
-    pub async fn open(
-        &self,
-        _epochs: Arc<dyn EpochSource>,
-        _deadline: Deadline,
-    ) -> Result<Arc<RedisLocks>, EngineError> {
-        Err(EngineError::new(self.to_string(), TroubleKind::Unavailable, ""))
+    pub async fn open(&self, epochs: Arc<dyn EpochSource>, deadline: Deadline) -> Result<Arc<RedisLocks>, EngineError> {
+        RedisLocks::open(self.clone(), epochs, deadline).await.map(Arc::new)
     }
 }
 
 impl fmt::Display for RedisOptions {
     /// Without the password.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.url)
+        f.write_str(&self.text(self.password.as_ref().map(|_| "***".to_owned())))
+    }
+}
+
+fn database(text: &str) -> Result<i64, String> {
+    if text.is_empty() {
+        return Ok(0);
+    }
+    let number = text.parse::<u32>().map(i64::from);
+    number.map_err(|_| format!("{text:?} is not the number of a database; write redis://HOST:PORT/0"))
+}
+
+fn prefix(text: &str) -> Result<String, String> {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.:".contains(&byte);
+    if text.is_empty() || text.len() > 64 || !text.bytes().all(plain) {
+        return Err(format!("prefix {text:?} is not 1 to 64 letters, digits, and - _ . :"));
+    }
+    Ok(text.to_owned())
+}
+
+fn seconds(text: &str) -> Result<Duration, String> {
+    let seconds = text.parse::<f64>().ok().filter(|seconds| (0.001..=3600.0).contains(seconds));
+    let seconds = seconds.ok_or_else(|| format!("connect_timeout {text:?} is not a number of seconds up to 3600"))?;
+    Ok(Duration::from_secs_f64(seconds))
+}
+
+fn decoded(text: &str) -> Result<String, String> {
+    let refuse =
+        || format!("{:?} is not percent-encoded UTF-8", if text.len() > 40 { "a part of it" } else { "a part" });
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.bytes();
+    while let Some(byte) = rest.next() {
+        if byte == b'%' {
+            let digit = |byte: Option<u8>| byte.and_then(|byte| char::from(byte).to_digit(16));
+            let (high, low) = (digit(rest.next()).ok_or_else(refuse)?, digit(rest.next()).ok_or_else(refuse)?);
+            bytes.push(u8::try_from(high * 16 + low).map_err(|_| refuse())?);
+        } else {
+            bytes.push(byte);
+        }
+    }
+    String::from_utf8(bytes).map_err(|_| refuse())
+}
+
+/// Percent-encodes all but RFC 3986's unreserved characters.
+fn encoded(text: &str) -> String {
+    let encode = |byte: u8| {
+        let plain = byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
+        if plain { char::from(byte).to_string() } else { format!("%{byte:02X}") }
+    };
+    text.bytes().map(encode).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_survives_its_text() {
+        for text in [
+            "redis://localhost:6379/0",
+            "redis://:p%40ss%3A@localhost:6380/3",
+            "rediss://agent:secret@[::1]:6380/0?prefix=team&tls_ca=%2Fetc%2Fca.pem",
+            "redis+unix:///run/redis.sock?db=2",
+            "redis://h:1/0?connect_timeout=0.5",
+        ] {
+            assert_eq!(RedisOptions::parse(text).unwrap().url(), text);
+        }
+        assert_eq!(RedisOptions::parse("redis://h").unwrap().url(), "redis://h:6379/0");
+    }
+
+    #[test]
+    fn a_password_is_never_shown() {
+        let options = RedisOptions::parse("redis://agent:hush@localhost").unwrap();
+        assert!(!format!("{options} {options:?}").contains("hush"));
+        assert!(options.url().contains("hush"));
+    }
+
+    #[test]
+    fn a_wrong_address_says_what_would_be_right() {
+        for (text, part) in [
+            ("redis://", "host"),
+            ("redis://h/x", "database"),
+            ("redis://h?nonsense=1", "connect_timeout"),
+            ("redis://h?prefix=a%20b", "prefix"),
+            ("redis://h?tls_ca=x", "rediss://"),
+            ("rediss://h?tls_cert=x", "tls_key"),
+            ("redis+unix://host/x", "redis+unix:///"),
+            ("redis://h?connect_timeout=soon", "seconds"),
+        ] {
+            let rule = RedisOptions::parse(text).unwrap_err();
+            assert!(rule.contains(part), "{text}: {rule}");
+        }
     }
 }

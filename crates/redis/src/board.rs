@@ -1,0 +1,291 @@
+//! What this process waits for and holds: where pushed news meet those who wait for it.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use mutext_contract::{ContextName, LeaseId, LockRequest};
+use tokio::sync::{Notify, broadcast};
+use tokio::time::Instant;
+
+use crate::link::{Live, lock};
+use crate::records::{Fields, State, Tended};
+
+/// How often a process looks after its waiters by itself, whatever it is told.
+pub(crate) const LOOK_AGAIN: Duration = Duration::from_millis(200);
+/// How many losses wait for whoever listens.
+const LOSSES_KEPT: usize = 1024;
+
+/// What a waiter is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum News {
+    Granted {
+        epoch: u64,
+        count: u64,
+    },
+    Ended,
+    /// The server does not know it any more, or has begun anew: ask again.
+    AskAgain,
+}
+
+enum Entry {
+    /// Asked, and perhaps in the queue.
+    Attempt(Attempt),
+    /// Its asker has gone; what was asked may be under way on that connection yet.
+    Left(Option<Live>),
+    /// A lease that is ours, and what releases it quickly.
+    Held(Option<Fields>),
+}
+
+struct Attempt {
+    context: ContextName,
+    /// Those who want the same are looked after together.
+    wants: Arc<str>,
+    asked_on: Option<Live>,
+    news: Option<News>,
+    /// Until when it was certainly not granted; none while it does not queue.
+    waiting_at: Option<Instant>,
+    told: Arc<Notify>,
+}
+
+/// What is known of an id that is to be released.
+pub(crate) enum Known {
+    /// A lease that was granted to this process and taken.
+    Held(Option<Fields>),
+    /// An attempt that may be under way on this connection.
+    Left(Option<Live>),
+    /// Nothing: another process's, or an attempt that somebody still waits for.
+    Other,
+}
+
+/// The attempts and leases of this process.
+pub(crate) struct Board {
+    entries: Mutex<HashMap<LeaseId, Entry>>,
+    due: Mutex<Option<Instant>>,
+    /// Whether every waiter must be looked after: a push may have been missed.
+    all: Mutex<bool>,
+    pub(crate) changed: Notify,
+    losses: broadcast::Sender<LeaseId>,
+}
+
+impl Board {
+    pub(crate) fn new() -> Self {
+        Self {
+            entries: Mutex::default(),
+            due: Mutex::default(),
+            all: Mutex::default(),
+            changed: Notify::new(),
+            losses: broadcast::Sender::new(LOSSES_KEPT),
+        }
+    }
+
+    pub(crate) fn losses(&self) -> broadcast::Receiver<LeaseId> {
+        self.losses.subscribe()
+    }
+
+    /// Expects news of an attempt from now on.
+    pub(crate) fn expect<'a>(&'a self, request: &LockRequest, wants: Arc<str>) -> Expected<'a> {
+        let told = Arc::new(Notify::new());
+        let attempt = Attempt {
+            context: request.context.clone(),
+            wants,
+            asked_on: None,
+            news: None,
+            waiting_at: None,
+            told: Arc::clone(&told),
+        };
+        lock(&self.entries).insert(request.lease, Entry::Attempt(attempt));
+        Expected { board: self, id: request.lease, told, kept: false }
+    }
+
+    /// What `id` is to this process, which forgets it.
+    pub(crate) fn take(&self, id: LeaseId) -> Known {
+        let mut entries = lock(&self.entries);
+        match entries.remove(&id) {
+            Some(Entry::Held(fields)) => Known::Held(fields),
+            Some(Entry::Left(live)) => Known::Left(live),
+            Some(attempt @ Entry::Attempt(_)) => {
+                entries.insert(id, attempt);
+                Known::Other
+            }
+            None => Known::Other,
+        }
+    }
+
+    /// A lease that was lost needs no release.
+    pub(crate) fn forget(&self, id: LeaseId) {
+        let mut entries = lock(&self.entries);
+        if matches!(entries.get(&id), Some(Entry::Held(_))) {
+            entries.remove(&id);
+        }
+    }
+
+    /// Reads a pushed message.
+    pub(crate) fn hear(&self, message: &str) {
+        let mut words = message.split(' ');
+        let (what, id) = (words.next(), words.next().and_then(|id| id.parse::<LeaseId>().ok()));
+        let mut number = || words.next().and_then(|word| word.parse::<u64>().ok());
+        match (what, id) {
+            (Some("G"), Some(id)) => {
+                if let (Some(epoch), Some(count)) = (number(), number()) {
+                    self.tell(id, News::Granted { epoch, count });
+                }
+            }
+            (Some("E"), Some(id)) => self.tell(id, News::Ended),
+            (Some("L"), Some(id)) => {
+                self.forget(id);
+                // Nobody has to listen.
+                let _ = self.losses.send(id);
+            }
+            _ => tracing::warn!(message, "a message that no release of Mutext sends"),
+        }
+    }
+
+    fn tell(&self, id: LeaseId, news: News) {
+        if let Some(Entry::Attempt(attempt)) = lock(&self.entries).get_mut(&id) {
+            attempt.news = Some(news);
+            attempt.told.notify_one();
+        }
+    }
+
+    /// Looks after every waiter soon: the connection was gone for a while.
+    pub(crate) fn look_after_all(&self) {
+        *lock(&self.all) = true;
+        self.look_by(Instant::now());
+    }
+
+    fn look_by(&self, at: Instant) {
+        let mut due = lock(&self.due);
+        if due.is_none_or(|due| at < due) {
+            *due = Some(at);
+            self.changed.notify_one();
+        }
+    }
+
+    /// When somebody must be looked after, if anybody waits.
+    pub(crate) fn due(&self) -> Option<Instant> {
+        *lock(&self.due)
+    }
+
+    /// Who is to be looked after now, by context: of those who want the same the one who came first, or all of them
+    /// after a push may have been missed.
+    pub(crate) fn round(&self) -> HashMap<ContextName, Vec<LeaseId>> {
+        let all = std::mem::take(&mut *lock(&self.all));
+        *lock(&self.due) = None;
+        let entries = lock(&self.entries);
+        let mut first: HashMap<(&ContextName, &str), (Instant, LeaseId)> = HashMap::new();
+        let mut round: HashMap<ContextName, Vec<LeaseId>> = HashMap::new();
+        for (id, entry) in &*entries {
+            let Entry::Attempt(Attempt { context, wants, news: None, waiting_at: Some(at), .. }) = entry else {
+                continue;
+            };
+            if all {
+                round.entry(context.clone()).or_default().push(*id);
+                continue;
+            }
+            let kept = first.entry((context, wants)).or_insert((*at, *id));
+            // Whoever was looked after longest ago: all of them have their turn.
+            if *at < kept.0 {
+                *kept = (*at, *id);
+            }
+        }
+        for ((context, _), (_, id)) in first {
+            round.entry(context.clone()).or_default().push(id);
+        }
+        round
+    }
+
+    /// Takes note of how waiters stood when they were asked for at `asked`.
+    pub(crate) fn note(&self, tended: &Tended, asked: Instant) {
+        for (id, state) in &tended.states {
+            match state {
+                State::Granted { epoch, count } => self.tell(*id, News::Granted { epoch: *epoch, count: *count }),
+                State::Ended => self.tell(*id, News::Ended),
+                State::Missing => self.tell(*id, News::AskAgain),
+                State::Waiting if tended.is_over => self.tell(*id, News::AskAgain),
+                State::Waiting => {
+                    if let Some(Entry::Attempt(attempt)) = lock(&self.entries).get_mut(id) {
+                        attempt.waiting_at = attempt.waiting_at.map(|at| at.max(asked));
+                    }
+                }
+            }
+        }
+        let next = tended.next.unwrap_or(LOOK_AGAIN).min(LOOK_AGAIN);
+        self.look_by(Instant::now() + next.max(Duration::from_millis(1)));
+    }
+
+    /// Another look soon, after one that failed.
+    pub(crate) fn look_again(&self) {
+        self.look_by(Instant::now() + LOOK_AGAIN);
+    }
+}
+
+/// News that an asker expects. Dropped, it leaves a note for whoever releases the attempt.
+pub(crate) struct Expected<'a> {
+    board: &'a Board,
+    id: LeaseId,
+    told: Arc<Notify>,
+    kept: bool,
+}
+
+impl Expected<'_> {
+    fn with<T>(&self, change: impl FnOnce(&mut Attempt) -> T) -> Option<T> {
+        match lock(&self.board.entries).get_mut(&self.id) {
+            Some(Entry::Attempt(attempt)) => Some(change(attempt)),
+            _ => None,
+        }
+    }
+
+    /// It is asked for on this connection now.
+    pub(crate) fn asks_on(&self, live: &Live) {
+        self.with(|attempt| attempt.asked_on = Some(live.clone()));
+    }
+
+    /// It queues since `asked`, and the first lease in its way runs out in `next`.
+    pub(crate) fn queues(&self, asked: Instant, next: Option<Duration>) {
+        self.with(|attempt| {
+            attempt.waiting_at = Some(asked);
+            attempt.asked_on = None;
+        });
+        let next = next.unwrap_or(LOOK_AGAIN).min(LOOK_AGAIN);
+        self.board.look_by(Instant::now() + next.max(Duration::from_millis(1)));
+    }
+
+    /// The news, as soon as there is some.
+    pub(crate) async fn news(&self) -> News {
+        loop {
+            if let Some(news) = self.with(|attempt| attempt.news.take()).flatten() {
+                return news;
+            }
+            self.told.notified().await;
+        }
+    }
+
+    /// Until when it was certainly not granted yet.
+    pub(crate) fn waiting_at(&self) -> Option<Instant> {
+        self.with(|attempt| attempt.waiting_at).flatten()
+    }
+
+    /// It is a lease of this process.
+    pub(crate) fn is_held(mut self, fields: Option<Fields>) {
+        self.kept = true;
+        lock(&self.board.entries).insert(self.id, Entry::Held(fields));
+    }
+
+    /// There is nothing of it any more.
+    pub(crate) fn is_over(mut self) {
+        self.kept = true;
+        lock(&self.board.entries).remove(&self.id);
+    }
+}
+
+impl Drop for Expected<'_> {
+    fn drop(&mut self) {
+        if !self.kept {
+            let mut entries = lock(&self.board.entries);
+            if let Some(Entry::Attempt(attempt)) = entries.remove(&self.id) {
+                entries.insert(self.id, Entry::Left(attempt.asked_on));
+            }
+        }
+    }
+}

@@ -1,0 +1,243 @@
+//! What lies in Redis, in the contract's words.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use mutext_contract::{
+    AgentName, Blocked, Claim, EngineError, Holder, HolderId, Holding, LeaseId, LockRequest, LockTable, Loss, Mode,
+    Resource, TroubleKind, Waiter,
+};
+use redis::{FromRedisValue, Value};
+use serde::{Deserialize, Serialize};
+
+/// What a lease or an attempt is about; scripts read its claims, and carry the rest along.
+#[derive(Serialize, Deserialize)]
+struct Info {
+    agent: String,
+    holder: HolderId,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    reason: Option<String>,
+    claims: Vec<(char, String)>,
+}
+
+/// A path as scripts know it: empty for the whole context.
+fn path_of(resource: &Resource) -> &str {
+    if *resource == Resource::root() { "" } else { resource.as_str() }
+}
+
+const fn letter(mode: Mode) -> char {
+    match mode {
+        Mode::Exclusive => 'X',
+        Mode::Shared => 'S',
+    }
+}
+
+pub(crate) fn info(request: &LockRequest) -> String {
+    let claim = |claim: &Claim| (letter(claim.mode), path_of(&claim.resource).to_owned());
+    let info = Info {
+        agent: request.holder.agent.as_str().to_owned(),
+        holder: request.holder.id,
+        reason: request.reason.clone(),
+        claims: request.claims().iter().map(claim).collect(),
+    };
+    // Strings and characters alone: nothing of it can fail.
+    serde_json::to_string(&info).unwrap_or_default()
+}
+
+/// What the first steps of acquire and release need for a request of one claim: its mode, and the fields of its path
+/// and of those above it, who holds and how many below by turns.
+#[derive(Debug, Clone)]
+pub(crate) struct Fields {
+    pub(crate) mode: &'static str,
+    pub(crate) fields: Vec<String>,
+}
+
+impl Fields {
+    pub(crate) fn of(request: &LockRequest) -> Option<Self> {
+        let [claim] = &**request.claims() else { return None };
+        let path = path_of(&claim.resource);
+        let mut fields = vec![format!("h{path}"), format!("b{path}")];
+        if !path.is_empty() {
+            let above = path.match_indices('/').map(|(at, _)| &path[..at]);
+            for ancestor in std::iter::once("").chain(above) {
+                fields.extend([format!("h{ancestor}"), format!("b{ancestor}")]);
+            }
+        }
+        Some(Self { mode: if claim.mode == Mode::Exclusive { "X" } else { "S" }, fields })
+    }
+
+    /// The field of its own path and the counts of those above it.
+    pub(crate) fn for_release(&self) -> impl Iterator<Item = &String> {
+        self.fields.first().into_iter().chain(self.fields.iter().skip(3).step_by(2))
+    }
+}
+
+/// How a script answered an attempt.
+#[derive(Debug)]
+pub(crate) enum Answer {
+    NoEpoch,
+    Granted { epoch: u64, count: u64 },
+    Queued { next: Option<Duration> },
+    Blocked(Blocked),
+    Gone,
+}
+
+/// How a waiter stands.
+#[derive(Debug)]
+pub(crate) enum State {
+    Granted { epoch: u64, count: u64 },
+    Waiting,
+    Ended,
+    Missing,
+}
+
+/// What looking after waiters told.
+#[derive(Debug)]
+pub(crate) struct Tended {
+    pub(crate) is_over: bool,
+    pub(crate) next: Option<Duration>,
+    pub(crate) states: Vec<(LeaseId, State)>,
+}
+
+/// Reads answers; whatever is not as it should be is trouble with this server.
+pub(crate) struct Reader<'a> {
+    pub(crate) subject: &'a str,
+}
+
+impl Reader<'_> {
+    fn unreadable(&self, what: &str) -> EngineError {
+        EngineError::new(
+            self.subject,
+            TroubleKind::Failed(format!("it holds {what} that is not what Mutext writes")),
+            "see whether another program writes keys of this prefix; name another with ?prefix=NAME",
+        )
+    }
+
+    fn read<T: FromRedisValue>(&self, value: Value) -> Result<T, EngineError> {
+        T::from_redis_value(value).map_err(|_| self.unreadable("an answer"))
+    }
+
+    pub(crate) fn answer(&self, value: Value) -> Result<Answer, EngineError> {
+        let mut parts = self.read::<Vec<Value>>(value)?.into_iter();
+        let mut next = || parts.next().ok_or_else(|| self.unreadable("an answer"));
+        Ok(match self.read::<u8>(next()?)? {
+            0 => Answer::NoEpoch,
+            1 => Answer::Granted { epoch: self.read(next()?)?, count: self.read(next()?)? },
+            2 => Answer::Queued { next: span(self.read(next()?)?) },
+            3 => {
+                let (ahead, now) = (self.read(next()?)?, self.read(next()?)?);
+                let rest: Vec<String> = parts.map(|part| self.read(part)).collect::<Result<_, _>>()?;
+                let holding = |pair: &[String]| self.holding(&pair[0], &pair[1], now);
+                Answer::Blocked(Blocked {
+                    holdings: rest.chunks_exact(2).map(holding).collect::<Result<_, _>>()?,
+                    ahead,
+                })
+            }
+            _ => Answer::Gone,
+        })
+    }
+
+    pub(crate) fn tended(&self, value: Value) -> Result<Tended, EngineError> {
+        let (is_over, next, states): (u8, i64, Vec<Vec<Value>>) = self.read(value)?;
+        let mut read = Vec::with_capacity(states.len());
+        for state in states {
+            let mut parts = state.into_iter();
+            let mut next = || parts.next().ok_or_else(|| self.unreadable("an answer"));
+            let id = self.id(&self.read::<String>(next()?)?)?;
+            let state = match self.read::<String>(next()?)?.as_str() {
+                "G" => State::Granted { epoch: self.read(next()?)?, count: self.read(next()?)? },
+                "W" => State::Waiting,
+                "E" => State::Ended,
+                _ => State::Missing,
+            };
+            read.push((id, state));
+        }
+        Ok(Tended { is_over: is_over == 1, next: span(next), states: read })
+    }
+
+    /// Why a lease that cannot be renewed was lost: nothing is remembered, or who revoked it.
+    pub(crate) fn loss(&self, remembered: &str) -> Loss {
+        match serde_json::from_str::<(String, String)>(remembered).map(|(by, reason)| (AgentName::new(by), reason)) {
+            Ok((Ok(by), reason)) => Loss::Revoked { by, reason },
+            _ => Loss::Expired,
+        }
+    }
+
+    pub(crate) fn text(&self, value: Value) -> Result<String, EngineError> {
+        self.read(value)
+    }
+
+    pub(crate) fn flag(&self, value: Value) -> Result<bool, EngineError> {
+        Ok(self.read::<i64>(value)? == 1)
+    }
+
+    pub(crate) fn table(&self, value: Value) -> Result<LockTable, EngineError> {
+        let (now, fields, queue): (i64, HashMap<String, String>, Vec<String>) = self.read(value)?;
+        let leases = fields.iter().filter_map(|(field, text)| Some((field.strip_prefix('l')?, text)));
+        let mut holdings = leases.map(|(id, text)| self.holding(id, text, now)).collect::<Result<Vec<_>, _>>()?;
+        holdings.sort_by_key(|holding| holding.token);
+        let waiter = |id: &String| match fields.get(&format!("w{id}")) {
+            Some(text) => self.waiter(id, text, now),
+            None => Err(self.unreadable("a queue")),
+        };
+        Ok(LockTable { holdings, waiters: queue.iter().map(waiter).collect::<Result<_, _>>()? })
+    }
+
+    fn id(&self, text: &str) -> Result<LeaseId, EngineError> {
+        text.parse().map_err(|_| self.unreadable("a lease id"))
+    }
+
+    fn holding(&self, id: &str, text: &str, now: i64) -> Result<Holding, EngineError> {
+        let ([epoch, count, since, ends, _ttl], info) = numbers(text).ok_or_else(|| self.unreadable("a lease"))?;
+        let (holder, claims, reason) = self.about(info)?;
+        Ok(Holding {
+            lease: self.id(id)?,
+            holder,
+            claims,
+            token: (epoch.unsigned_abs(), count.unsigned_abs()),
+            held_for: between(since, now),
+            remaining: between(now, ends),
+            reason,
+        })
+    }
+
+    fn waiter(&self, id: &str, text: &str, now: i64) -> Result<Waiter, EngineError> {
+        let ([since, _ends, _ttl], info) = numbers(text).ok_or_else(|| self.unreadable("a waiter"))?;
+        let (holder, claims, reason) = self.about(info)?;
+        Ok(Waiter { lease: self.id(id)?, holder, claims, waited: between(since, now), reason })
+    }
+
+    fn about(&self, info: &str) -> Result<(Holder, Arc<[Claim]>, Option<String>), EngineError> {
+        let parse = || {
+            let info: Info = serde_json::from_str(info).ok()?;
+            let claims = info.claims.iter().map(|(mode, path)| {
+                let resource = if path.is_empty() { Resource::root() } else { path.parse().ok()? };
+                Some(Claim { resource, mode: if *mode == 'X' { Mode::Exclusive } else { Mode::Shared } })
+            });
+            let claims: Option<Vec<Claim>> = claims.collect();
+            let holder = Holder { agent: AgentName::new(info.agent).ok()?, id: info.holder };
+            Some((holder, claims?.into(), info.reason))
+        };
+        parse().ok_or_else(|| self.unreadable("a holder"))
+    }
+}
+
+/// The numbers that a record begins with; then comes a home, and then what it is about.
+fn numbers<const N: usize>(text: &str) -> Option<([i64; N], &str)> {
+    let mut parts = text.splitn(N + 2, ' ');
+    let mut numbers = [0; N];
+    for number in &mut numbers {
+        *number = parts.next()?.parse().ok()?;
+    }
+    let _home = parts.next()?;
+    Some((numbers, parts.next()?))
+}
+
+fn between(from: i64, to: i64) -> Duration {
+    Duration::from_millis(u64::try_from(to - from).unwrap_or(0))
+}
+
+fn span(millis: i64) -> Option<Duration> {
+    u64::try_from(millis).ok().map(Duration::from_millis)
+}

@@ -1,0 +1,57 @@
+//! The scripts that run inside Redis: each decides and changes the lock table in one atomic step.
+
+use std::sync::LazyLock;
+
+use redis::Cmd;
+
+/// A script and the hash that the server knows it by.
+pub(crate) struct Script {
+    text: String,
+    hash: String,
+}
+
+impl Script {
+    fn new(parts: &[&str]) -> Self {
+        let text = parts.join("\n");
+        // The client's own hashing, so that both sides agree.
+        let hash = redis::Script::new(&text).get_hash().to_owned();
+        Self { text, hash }
+    }
+
+    pub(crate) fn command(&self, by_hash: bool, keys: &[String], args: &[&[u8]]) -> Cmd {
+        let mut command = Cmd::new();
+        if by_hash {
+            command.arg("EVALSHA").arg(&self.hash);
+        } else {
+            command.arg("EVAL").arg(&self.text);
+        }
+        command.arg(keys.len());
+        for key in keys {
+            command.arg(key);
+        }
+        for arg in args {
+            command.arg(*arg);
+        }
+        command
+    }
+}
+
+const NOW: &str = include_str!("scripts/now.lua");
+const COMMON: &str = include_str!("scripts/common.lua");
+
+macro_rules! scripts {
+    ($($name:ident: [$($part:expr),*];)*) => {
+        $(pub(crate) static $name: LazyLock<Script> = LazyLock::new(|| Script::new(&[$($part),*]));)*
+    };
+}
+
+// The common case stands first, before the functions that it does not need are even made.
+scripts! {
+    ACQUIRE: [include_str!("scripts/acquire_first.lua"), COMMON, include_str!("scripts/acquire.lua")];
+    RELEASE: [include_str!("scripts/release_first.lua"), COMMON, include_str!("scripts/release.lua")];
+    LEAVE: [NOW, COMMON, include_str!("scripts/leave.lua")];
+    BEGIN: [NOW, COMMON, include_str!("scripts/begin.lua")];
+    TEND: [NOW, COMMON, include_str!("scripts/tend.lua")];
+    RENEW: [include_str!("scripts/renew.lua")];
+    INSPECT: [include_str!("scripts/inspect.lua")];
+}

@@ -1,0 +1,38 @@
+-- Acquire, all other cases: several claims, something in the way, a queue, a second look.
+-- KEYS[3] remembers that the attempt was ended. Answers {0} no epoch, {1, epoch, count} granted, {2, next} queued (and
+-- in how many milliseconds the first lease in the way runs out), {3, …} not granted, {4} ended.
+local text = redis.call('HGET', T, 'l' .. id)
+if text then
+  local lease = lease_of(text)
+  return { 1, lease.epoch, lease.count }
+end
+local asker = { ttl = ARGV[3], home = ARGV[4], info = ARGV[5] }
+local claims, wait = claims_of(asker.info), tonumber(ARGV[6])
+local function next_end(stands)
+  local first = -1
+  for _, lease in ipairs(stands) do
+    if first < 0 or lease.ends - now < first then first = lease.ends - now end
+  end
+  return first
+end
+if redis.call('HGET', T, 'run') ~= RUN then return { 0 } end
+if redis.call('HEXISTS', T, 'w' .. id) == 1 then
+  return { 2, next_end((standing(obstacles(claims, id)))) }
+end
+if ARGV[7] ~= '1' and redis.call('EXISTS', KEYS[3]) == 1 then return { 4 } end
+local stands, lapsed = standing(obstacles(claims, id))
+local waits = somebody_waits_for(claims)
+if #stands == 0 and waits then
+  -- Those who wait may have waited too long, or be dead.
+  settle({ unpack(claims) })
+  stands, lapsed = standing(obstacles(claims, id))
+  waits = somebody_waits_for(claims)
+end
+if #stands == 0 and not waits then
+  for _, lease in ipairs(lapsed) do remove(lease, true) end
+  local epoch, count = grant(id, asker, now + asker.ttl)
+  return { 1, epoch, count }
+end
+if wait <= 0 then return blocked(id, claims) end
+enqueue(id, asker, wait)
+return { 2, next_end(stands) }
