@@ -1,4 +1,4 @@
-//! Addresses of engines: `embedded:.mutext`. The one room that names the engines.
+//! Addresses of engines: `embedded:.mutext`, `postgres://host/db`, `redis://host`. The one room that names the engines.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -7,40 +7,53 @@ use std::sync::Arc;
 
 use mutext_contract::{Deadline, DocumentStore, LockService};
 use mutext_embedded::EmbeddedOptions;
+use mutext_postgres::PostgresOptions;
+use mutext_redis::RedisOptions;
 use serde::{Deserialize, Serialize};
 
 use crate::Error;
 
 /// The engines that other builds have, so that their addresses are recognised and refused by name.
-const KNOWN_ELSEWHERE: [&str; 8] =
-    ["postgres", "postgresql", "redis", "rediss", "redis+sentinel", "redis+cluster", "redlock", "etcd"];
+const KNOWN_ELSEWHERE: [&str; 5] = ["redis+sentinel", "redis+cluster", "redlock", "etcd", "consul"];
+
+/// What this build has.
+const KNOWN: &str = "it has embedded:DIR for both, postgres://HOST/DATABASE for documents, and redis://HOST, \
+                     rediss://HOST and redis+unix:///PATH for locks";
 
 /// Where documents or locks lie.
 ///
 /// `embedded:DIR` is a directory on this machine, made where there is none; `?sync=normal` after it acknowledges
-/// commits before the disk has them.
+/// commits before the disk has them. `postgres://USER:PASSWORD@HOST/DATABASE` holds documents,
+/// `redis://USER:PASSWORD@HOST` holds locks; docs/engines names the options of each.
+///
+/// Shown, an address hides its password; serialised, it has it, so that another process can be given it.
 ///
 /// ```
 /// use mutext::Address;
-/// let address: Address = "embedded:.mutext".parse()?;
-/// assert_eq!(address.to_string(), "embedded:.mutext");
-/// assert!("redis://localhost".parse::<Address>().unwrap_err().to_string().contains("embedded:"));
+/// let address: Address = "redis://agent:secret@localhost".parse()?;
+/// assert_eq!(address.to_string(), "redis://agent:***@localhost:6379/0");
+/// assert!("etcd://localhost".parse::<Address>().unwrap_err().to_string().contains("embedded:"));
 /// # Ok::<(), mutext::Error>(())
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
-pub struct Address {
+pub struct Address(Engine);
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Engine {
+    Embedded(Directory),
+    Redis(Box<RedisOptions>),
+    Postgres(Box<PostgresOptions>),
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Directory {
     dir: PathBuf,
     synced: bool,
     fenced: bool,
 }
 
-impl Address {
-    /// The embedded store in `dir`.
-    pub fn embedded(dir: impl Into<PathBuf>) -> Self {
-        Self { dir: dir.into(), synced: true, fenced: true }
-    }
-
+impl Directory {
     fn options(&self) -> EmbeddedOptions {
         let options = EmbeddedOptions::new(&self.dir).synced(self.synced);
         #[cfg(feature = "sabotage")]
@@ -49,49 +62,79 @@ impl Address {
         }
         options
     }
+
+    fn parse(rest: &str) -> Result<Self, String> {
+        let (dir, query) = rest.split_once('?').unwrap_or((rest, ""));
+        let dir = dir.strip_prefix("//").unwrap_or(dir);
+        if dir.is_empty() {
+            return Err("it names no directory; write embedded:DIR, as in embedded:.mutext".to_owned());
+        }
+        let mut directory = Self { dir: dir.into(), synced: true, fenced: true };
+        for option in query.split('&').filter(|option| !option.is_empty()) {
+            match option {
+                "sync=full" => directory.synced = true,
+                "sync=normal" => directory.synced = false,
+                "fence=off" if cfg!(feature = "sabotage") => directory.fenced = false,
+                other => return Err(format!("it has no option {other:?}; it has sync=full and sync=normal")),
+            }
+        }
+        Ok(directory)
+    }
+
+    /// The same directory, however it is named.
+    fn is(&self, other: &Self) -> bool {
+        let full = |dir: &PathBuf| std::path::absolute(dir).unwrap_or_else(|_| dir.clone());
+        full(&self.dir) == full(&other.dir)
+    }
+}
+
+impl Address {
+    /// The embedded store in `dir`.
+    pub fn embedded(dir: impl Into<PathBuf>) -> Self {
+        Self(Engine::Embedded(Directory { dir: dir.into(), synced: true, fenced: true }))
+    }
+
+    fn refuse(&self, rule: &str) -> Error {
+        Error::InvalidAddress { address: self.to_string(), rule: rule.to_owned() }
+    }
 }
 
 impl FromStr for Address {
     type Err = Error;
     fn from_str(text: &str) -> Result<Self, Error> {
-        let refuse = |rule: String| Err(Error::InvalidAddress { address: without_password(text), rule });
-        let Some((scheme, rest)) = text.split_once(':') else {
-            return refuse("write the engine before a colon, as in embedded:.mutext".to_owned());
-        };
-        if scheme != "embedded" {
-            let known = if KNOWN_ELSEWHERE.contains(&scheme) || scheme == "consul" {
-                format!("this build has no engine for {scheme}:")
-            } else {
-                format!("there is no engine named {scheme:?}")
-            };
-            return refuse(format!("{known}; it has embedded:DIR"));
-        }
-        let (dir, query) = rest.split_once('?').unwrap_or((rest, ""));
-        let dir = dir.strip_prefix("//").unwrap_or(dir);
-        if dir.is_empty() {
-            return refuse("it names no directory; write embedded:DIR, as in embedded:.mutext".to_owned());
-        }
-        let mut address = Self::embedded(dir);
-        for option in query.split('&').filter(|option| !option.is_empty()) {
-            match option {
-                "sync=full" => address.synced = true,
-                "sync=normal" => address.synced = false,
-                "fence=off" if cfg!(feature = "sabotage") => address.fenced = false,
-                other => return refuse(format!("it has no option {other:?}; it has sync=full and sync=normal")),
+        let engine = match text.split_once(':') {
+            None => Err("write the engine before a colon, as in embedded:.mutext".to_owned()),
+            Some(("embedded", rest)) => Directory::parse(rest).map(Engine::Embedded),
+            Some(("redis" | "rediss" | "redis+unix", _)) => {
+                RedisOptions::parse(text).map(|options| Engine::Redis(Box::new(options)))
             }
-        }
-        Ok(address)
+            Some(("postgres" | "postgresql", _)) => {
+                PostgresOptions::parse(text).map(|options| Engine::Postgres(Box::new(options)))
+            }
+            Some((scheme, _)) if KNOWN_ELSEWHERE.contains(&scheme) => {
+                Err(format!("this build has no engine for {scheme}:; {KNOWN}"))
+            }
+            Some((scheme, _)) => Err(format!("there is no engine named {scheme:?}; {KNOWN}")),
+        };
+        engine.map(Self).map_err(|rule| Error::InvalidAddress { address: without_password(text), rule })
     }
 }
 
 impl fmt::Display for Address {
+    /// Without any password.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "embedded:{}", self.dir.display())?;
-        match (self.synced, self.fenced) {
-            (true, true) => Ok(()),
-            (false, true) => f.write_str("?sync=normal"),
-            (true, false) => f.write_str("?fence=off"),
-            (false, false) => f.write_str("?sync=normal&fence=off"),
+        match &self.0 {
+            Engine::Embedded(directory) => {
+                write!(f, "embedded:{}", directory.dir.display())?;
+                match (directory.synced, directory.fenced) {
+                    (true, true) => Ok(()),
+                    (false, true) => f.write_str("?sync=normal"),
+                    (true, false) => f.write_str("?fence=off"),
+                    (false, false) => f.write_str("?sync=normal&fence=off"),
+                }
+            }
+            Engine::Redis(options) => options.fmt(f),
+            Engine::Postgres(options) => options.fmt(f),
         }
     }
 }
@@ -104,17 +147,29 @@ impl TryFrom<String> for Address {
 }
 
 impl From<Address> for String {
+    /// With the password: whoever is given it must be able to open it.
     fn from(address: Address) -> Self {
-        address.to_string()
+        match &address.0 {
+            Engine::Embedded(_) => address.to_string(),
+            Engine::Redis(options) => options.url(),
+            Engine::Postgres(options) => options.url().to_owned(),
+        }
     }
 }
 
-/// An address as it may be shown: whatever stands between the slashes and the last `@` is hidden.
+/// An address that could not be read, as it may be shown: whatever stands between the slashes and the last `@` is
+/// hidden, and so is whatever an option with a secret's name says.
 fn without_password(text: &str) -> String {
-    match (text.find("//"), text.rfind('@')) {
+    let text = match (text.find("//"), text.rfind('@')) {
         (Some(start), Some(at)) if start + 2 <= at => format!("{}//***{}", &text[..start], &text[at..]),
         _ => text.to_owned(),
-    }
+    };
+    let Some((address, query)) = text.split_once('?') else { return text };
+    let option = |option: &str| match option.split_once('=') {
+        Some((key, _)) if ["pass", "secret", "token"].iter().any(|word| key.contains(word)) => format!("{key}=***"),
+        _ => option.to_owned(),
+    };
+    format!("{address}?{}", query.split('&').map(option).collect::<Vec<_>>().join("&"))
 }
 
 /// The two engines behind a pair of addresses.
@@ -125,14 +180,28 @@ pub(crate) struct Engines {
 
 /// Opens documents and locks; one address for both opens once.
 pub(crate) async fn open(store: &Address, locks: &Address, deadline: Deadline) -> Result<Engines, Error> {
-    let opened = store.options().open(deadline).await?;
-    let documents: Arc<dyn DocumentStore> = opened.store;
-    let full = |dir: &PathBuf| std::path::absolute(dir).unwrap_or_else(|_| dir.clone());
-    if full(&store.dir) == full(&locks.dir) {
-        return Ok(Engines { store: documents, locks: opened.locks });
-    }
+    let documents: Arc<dyn DocumentStore> = match (&store.0, &locks.0) {
+        (Engine::Embedded(documents), Engine::Embedded(locks)) if documents.is(locks) => {
+            let opened = documents.options().open(deadline).await?;
+            return Ok(Engines { store: opened.store, locks: opened.locks });
+        }
+        (Engine::Embedded(documents), _) => documents.options().open(deadline).await?.store,
+        (Engine::Postgres(_), _) => return Err(store.refuse("this build cannot open it yet")),
+        (Engine::Redis(_), _) => {
+            return Err(store.refuse(
+                "Redis holds locks, not documents; name it with --locks, and a store that holds documents with --store",
+            ));
+        }
+    };
     let epochs = Arc::new(Arc::clone(&documents));
-    let locks: Arc<dyn LockService> = locks.options().open_locks(epochs, deadline).await?;
+    let locks: Arc<dyn LockService> = match &locks.0 {
+        Engine::Embedded(locks) => locks.options().open_locks(epochs, deadline).await?,
+        Engine::Redis(options) => options.open(epochs, deadline).await?,
+        Engine::Postgres(_) => {
+            return Err(locks
+                .refuse("this build has no locks in PostgreSQL; name others with --locks, as in redis://localhost"));
+        }
+    };
     Ok(Engines { store: documents, locks })
 }
 
@@ -142,13 +211,23 @@ mod tests {
 
     #[test]
     fn a_password_is_never_shown() {
-        let error = "postgres://user:secret@host/db".parse::<Address>().unwrap_err().to_string();
-        assert!(!error.contains("secret") && error.contains("postgres"), "{error}");
+        for text in [
+            "redis://user:hush@host/x",
+            "etcd://user:hush@host",
+            "redis://host?password=hush",
+            "redis://host?x=1&passwd=hush",
+        ] {
+            let error = text.parse::<Address>().unwrap_err().to_string();
+            assert!(!error.contains("hush") && error.contains("host"), "{error}");
+        }
+        let address: Address = "redis://user:hush@host".parse().unwrap();
+        assert!(!format!("{address} {address:?}").contains("hush"));
+        assert!(String::from(address).contains("hush"));
     }
 
     #[test]
     fn an_address_survives_its_text() {
-        for text in ["embedded:.mutext", "embedded:/var/lib/mutext?sync=normal"] {
+        for text in ["embedded:.mutext", "embedded:/var/lib/mutext?sync=normal", "redis://h:1/2"] {
             assert_eq!(text.parse::<Address>().unwrap().to_string(), text);
         }
         assert_eq!("embedded:///srv/x".parse::<Address>().unwrap(), Address::embedded("/srv/x"));
@@ -160,7 +239,7 @@ mod tests {
             (".mutext", "embedded:.mutext"),
             ("embedded:", "names no directory"),
             ("embedded:x?sync=maybe", "sync=maybe"),
-            ("redis://localhost", "no engine for redis:"),
+            ("etcd://localhost", "no engine for etcd:"),
             ("file:x", "no engine named"),
         ] {
             let error = text.parse::<Address>().unwrap_err().to_string();

@@ -151,7 +151,9 @@ impl Keeper {
 
     /// Renews `lease` from now on.
     pub(crate) fn hold(&self, lease: Lease, on_lapse: OnLapse) -> Arc<Held> {
-        let due = Instant::now() + lease.ttl.renewal_interval();
+        // A lease that was handed over lasts for a short time only until it is confirmed.
+        let now = Instant::now();
+        let due = now + lease.ttl.renewal_interval().min(lease.valid_until.saturating_duration_since(now) / 3);
         let (id, valid_until) = (lease.id(), Mutex::new(lease.valid_until));
         let held = Arc::new(Held { lease, valid_until, status: watch::Sender::new(Status::Held), on_lapse });
         let mut ward = lock(&self.shared.ward);

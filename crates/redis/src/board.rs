@@ -267,13 +267,13 @@ impl Expected<'_> {
     }
 
     /// It is a lease of this process.
-    pub(crate) fn is_held(mut self, fields: Option<Fields>) {
+    pub(crate) fn becomes_held(mut self, fields: Option<Fields>) {
         self.kept = true;
         lock(&self.board.entries).insert(self.id, Entry::Held(fields));
     }
 
     /// There is nothing of it any more.
-    pub(crate) fn is_over(mut self) {
+    pub(crate) fn ends(mut self) {
         self.kept = true;
         lock(&self.board.entries).remove(&self.id);
     }

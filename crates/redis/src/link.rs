@@ -91,13 +91,8 @@ impl Link {
             let info: InfoDict = redis::cmd("INFO").query_async(&mut connection).await.map_err(explain)?;
             Ok((connection, info))
         };
-        let (connection, info) = match tokio::time::timeout(patience, connect).await {
-            Ok(connected) => connected?,
-            Err(_) => {
-                let remedy = "see that the server runs, answers and can be reached from here";
-                return Err(EngineError::new(subject, TroubleKind::Unavailable, remedy));
-            }
-        };
+        let connected = tokio::time::timeout(patience, connect).await;
+        let (connection, info) = connected.unwrap_or_else(|_| Err(self.unreachable()))?;
         check(&subject, &info)?;
         let run: String = info.get("run_id").unwrap_or_default();
         let mut state = lock(&self.state);
@@ -125,13 +120,13 @@ impl Link {
                 }
             }
         };
-        match tokio::time::timeout_at(deadline.instant(), connect).await {
-            Ok(outcome) => outcome,
-            Err(_) => {
-                let remedy = "see that the server runs, answers and can be reached from here";
-                Err(EngineError::new(self.options.to_string(), TroubleKind::Unavailable, remedy))
-            }
-        }
+        let connected = tokio::time::timeout_at(deadline.instant(), connect).await;
+        connected.unwrap_or_else(|_| Err(self.unreachable()))
+    }
+
+    fn unreachable(&self) -> EngineError {
+        let remedy = "see that the server runs, answers and can be reached from here";
+        EngineError::new(self.options.to_string(), TroubleKind::Unavailable, remedy)
     }
 
     /// Gives a connection up, unless another has taken its place.

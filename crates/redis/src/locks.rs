@@ -30,6 +30,9 @@ const CONFIRM: Duration = Duration::from_secs(2);
 /// A waiter leaves the queue by itself at its deadline; others remove it so much later, in case it died.
 const OVERDUE: Duration = Duration::from_millis(100);
 
+/// What is remembered of an attempt that was released by another than its asker.
+const RELEASED: &str = "released";
+
 /// Locks in Redis or Valkey.
 pub struct RedisLocks {
     links: Links,
@@ -154,19 +157,16 @@ impl RedisLocks {
         &self,
         context: &ContextName,
         id: LeaseId,
-        ended: &str,
-        told: &str,
-        fields: Option<&Fields>,
-        live: Option<Live>,
+        ending: Ending,
         deadline: Deadline,
     ) -> Result<Release, EngineError> {
         let (keys, id) = (self.keys_of(context, id), id.to_string());
-        let mut args = vec![id.as_bytes(), ended.as_bytes(), told.as_bytes()];
-        if let Some(fields) = fields {
+        let mut args = vec![id.as_bytes(), ending.remembered.as_bytes(), ending.told.as_bytes()];
+        if let Some(fields) = &ending.fields {
             args.push(fields.mode.as_bytes());
             args.extend(fields.for_release().map(String::as_bytes));
         }
-        if let Some(live) = live {
+        if let Some(live) = ending.asked_on {
             // What was asked on that connection comes before what follows on it. Where it is gone, so is the question,
             // or it was answered.
             let mut all = vec![live.run.as_bytes()];
@@ -184,22 +184,19 @@ impl RedisLocks {
         Ok(if self.reader().flag(value)? { Release::Released } else { Release::NotHeld })
     }
 
-    /// A lease that the server granted at some time after `since`, for `lasts`.
+    /// A grant that may be believed: one that was pushed long after it was last known to wait is confirmed first.
     async fn granted(
         &self,
         request: &LockRequest,
-        (epoch, count): (u64, u64),
-        since: Instant,
-        lasts: Duration,
+        Granted { number, since, lasts, queued }: Granted,
         expected: Expected<'_>,
         asker: Asker,
-        queued: bool,
     ) -> Result<Acquisition, EngineError> {
         let mut lease = Lease {
             context: request.context.clone(),
             claims: Arc::clone(request.claims()),
             holder: request.holder.clone(),
-            token: FencingToken::new(epoch, count, request.lease),
+            token: FencingToken::new(number.0, number.1, request.lease),
             ttl: request.ttl,
             valid_until: since + lasts,
         };
@@ -208,12 +205,12 @@ impl RedisLocks {
             match self.renew(&lease, Deadline::now()).await? {
                 Renewal::Renewed { valid_until } => lease.valid_until = valid_until,
                 Renewal::Lost(_) => {
-                    expected.is_over();
+                    expected.ends();
                     return Ok(Acquisition::TimedOut(Blocked::default()));
                 }
             }
         }
-        expected.is_held(asker.fields);
+        expected.becomes_held(asker.fields);
         Ok(Acquisition::Granted(Grant { lease, queued }))
     }
 }
@@ -225,6 +222,27 @@ struct Asker {
     info: String,
     keys: [String; 3],
     fields: Option<Fields>,
+}
+
+/// How a lease or an attempt is ended.
+#[derive(Default)]
+struct Ending {
+    /// What is remembered of it; nothing where its holder ends it.
+    remembered: String,
+    /// `L` where its holder is to be told.
+    told: &'static str,
+    fields: Option<Fields>,
+    /// Where it may be under way.
+    asked_on: Option<Live>,
+}
+
+/// A grant, as far as the answer tells.
+struct Granted {
+    number: (u64, u64),
+    /// It was certainly not made before.
+    since: Instant,
+    lasts: Duration,
+    queued: bool,
 }
 
 impl Asker {
@@ -282,7 +300,8 @@ impl LockService for RedisLocks {
                         Some(at) if queued => (at, request.ttl.get().min(CONFIRM)),
                         _ => (asked, request.ttl.get()),
                     };
-                    return self.granted(request, (epoch, count), since, lasts, expected, asker, queued).await;
+                    let granted = Granted { number: (epoch, count), since, lasts, queued };
+                    return self.granted(request, granted, expected, asker).await;
                 }
                 Answer::NoEpoch => {
                     if turn.is_none() {
@@ -294,11 +313,11 @@ impl LockService for RedisLocks {
                     continue;
                 }
                 Answer::Blocked(blocked) => {
-                    expected.is_over();
+                    expected.ends();
                     return Ok(Acquisition::TimedOut(blocked));
                 }
                 Answer::Gone => {
-                    expected.is_over();
+                    expected.ends();
                     return Ok(Acquisition::TimedOut(Blocked::default()));
                 }
                 Answer::Queued { next } => expected.queues(asked, next),
@@ -310,23 +329,25 @@ impl LockService for RedisLocks {
             let since = expected.waiting_at().unwrap_or(asked);
             match news {
                 Ok(News::Granted { epoch, count }) => {
-                    return self.granted(request, (epoch, count), since, lasts, expected, asker, true).await;
+                    let granted = Granted { number: (epoch, count), since, lasts, queued };
+                    return self.granted(request, granted, expected, asker).await;
                 }
                 Ok(News::Ended) => {
-                    expected.is_over();
+                    expected.ends();
                     return Ok(Acquisition::TimedOut(Blocked::default()));
                 }
                 Ok(News::AskAgain) => {}
                 Err(_) => match self.leave(&asker).await? {
                     Answer::Granted { epoch, count } => {
-                        return self.granted(request, (epoch, count), since, lasts, expected, asker, true).await;
+                        let granted = Granted { number: (epoch, count), since, lasts, queued };
+                        return self.granted(request, granted, expected, asker).await;
                     }
                     Answer::Blocked(blocked) => {
-                        expected.is_over();
+                        expected.ends();
                         return Ok(Acquisition::TimedOut(blocked));
                     }
                     Answer::NoEpoch | Answer::Queued { .. } | Answer::Gone => {
-                        expected.is_over();
+                        expected.ends();
                         return Ok(Acquisition::TimedOut(Blocked::default()));
                     }
                 },
@@ -343,15 +364,21 @@ impl LockService for RedisLocks {
             return Ok(Renewal::Renewed { valid_until: asked + lease.ttl.get() });
         }
         self.board.forget(lease.id());
-        Ok(Renewal::Lost(self.reader().loss(&self.reader().text(value)?)))
+        Ok(Renewal::Lost(Reader::loss(&self.reader().text(value)?)))
     }
 
     async fn release(&self, context: &ContextName, lease: LeaseId, deadline: Deadline) -> Result<Release, EngineError> {
         match self.board.take(lease) {
-            Known::Held(fields) => self.end(context, lease, "", "", fields.as_ref(), None, deadline).await,
+            Known::Held(fields) => self.end(context, lease, Ending { fields, ..Ending::default() }, deadline).await,
             // Its asker, here or elsewhere, must not take a missing entry for a lost turn.
-            Known::Left(live) => self.end(context, lease, "released", "", None, live, deadline).await,
-            Known::Other => self.end(context, lease, "released", "", None, None, deadline).await,
+            Known::Left(asked_on) => {
+                let ending = Ending { remembered: RELEASED.to_owned(), asked_on, ..Ending::default() };
+                self.end(context, lease, ending, deadline).await
+            }
+            Known::Other => {
+                let ending = Ending { remembered: RELEASED.to_owned(), ..Ending::default() };
+                self.end(context, lease, ending, deadline).await
+            }
         }
     }
 
@@ -370,8 +397,9 @@ impl LockService for RedisLocks {
         deadline: Deadline,
     ) -> Result<Release, EngineError> {
         // Two strings: nothing of it can fail.
-        let ended = serde_json::to_string(&(by.as_str(), reason)).unwrap_or_default();
-        self.end(context, lease, &ended, "L", None, None, deadline).await
+        let remembered = serde_json::to_string(&(by.as_str(), reason)).unwrap_or_default();
+        let ending = Ending { remembered, told: "L", ..Ending::default() };
+        self.end(context, lease, ending, deadline).await
     }
 
     fn losses(&self) -> Option<broadcast::Receiver<LeaseId>> {

@@ -128,10 +128,10 @@ impl RedisOptions {
 
     /// The whole address, with its password: for handing it to another process of the same user, never for show.
     pub fn url(&self) -> String {
-        self.text(self.password.as_ref().map(|Secret(password)| encoded(password)))
+        self.text(self.password.as_ref().map(|Secret(password)| encoded(password)).as_deref())
     }
 
-    fn text(&self, password: Option<String>) -> String {
+    fn text(&self, password: Option<&str>) -> String {
         let mut text = match self.scheme {
             Scheme::Plain => "redis://",
             Scheme::Tls => "rediss://",
@@ -139,7 +139,7 @@ impl RedisOptions {
         }
         .to_owned();
         text.push_str(&self.user.as_deref().map(encoded).unwrap_or_default());
-        if let Some(password) = &password {
+        if let Some(password) = password {
             text.push(':');
             text.push_str(password);
         }
@@ -147,16 +147,16 @@ impl RedisOptions {
             text.push('@');
         }
         let mut options = Vec::new();
-        match &self.place {
-            Place::Host { host, port } if host.contains(':') => text.push_str(&format!("[{host}]:{port}/{}", self.db)),
-            Place::Host { host, port } => text.push_str(&format!("{host}:{port}/{}", self.db)),
+        let place = match &self.place {
+            // An IPv6 address.
+            Place::Host { host, port } if host.contains(':') => format!("[{host}]:{port}/{}", self.db),
+            Place::Host { host, port } => format!("{host}:{port}/{}", self.db),
             Place::Socket(path) => {
-                text.push_str(&path.display().to_string());
-                if self.db != 0 {
-                    options.push(format!("db={}", self.db));
-                }
+                options.extend((self.db != 0).then(|| format!("db={}", self.db)));
+                path.display().to_string()
             }
-        }
+        };
+        text.push_str(&place);
         if self.prefix != "mutext" {
             options.push(format!("prefix={}", encoded(&self.prefix)));
         }
@@ -236,7 +236,7 @@ impl RedisOptions {
 impl fmt::Display for RedisOptions {
     /// Without the password.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.text(self.password.as_ref().map(|_| "***".to_owned())))
+        f.write_str(&self.text(self.password.as_ref().map(|_| "***")))
     }
 }
 

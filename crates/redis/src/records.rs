@@ -157,7 +157,7 @@ impl Reader<'_> {
     }
 
     /// Why a lease that cannot be renewed was lost: nothing is remembered, or who revoked it.
-    pub(crate) fn loss(&self, remembered: &str) -> Loss {
+    pub(crate) fn loss(remembered: &str) -> Loss {
         match serde_json::from_str::<(String, String)>(remembered).map(|(by, reason)| (AgentName::new(by), reason)) {
             Ok((Ok(by), reason)) => Loss::Revoked { by, reason },
             _ => Loss::Expired,
@@ -208,7 +208,7 @@ impl Reader<'_> {
         Ok(Waiter { lease: self.id(id)?, holder, claims, waited: between(since, now), reason })
     }
 
-    fn about(&self, info: &str) -> Result<(Holder, Arc<[Claim]>, Option<String>), EngineError> {
+    fn about(&self, info: &str) -> Result<About, EngineError> {
         let parse = || {
             let info: Info = serde_json::from_str(info).ok()?;
             let claims = info.claims.iter().map(|(mode, path)| {
@@ -222,6 +222,9 @@ impl Reader<'_> {
         parse().ok_or_else(|| self.unreadable("a holder"))
     }
 }
+
+/// Who, what, and what for.
+type About = (Holder, Arc<[Claim]>, Option<String>);
 
 /// The numbers that a record begins with; then comes a home, and then what it is about.
 fn numbers<const N: usize>(text: &str) -> Option<([i64; N], &str)> {
