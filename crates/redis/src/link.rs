@@ -77,8 +77,7 @@ impl Link {
     pub(crate) async fn connect(&self, pushes: Option<UnboundedSender<PushInfo>>) -> Result<Live, EngineError> {
         let patience = self.options.connect_timeout();
         let subject = self.options.to_string();
-        let mut config =
-            AsyncConnectionConfig::new().set_connection_timeout(Some(patience)).set_response_timeout(Some(patience));
+        let mut config = AsyncConnectionConfig::new().set_connection_timeout(Some(patience)).set_response_timeout(None);
         if let Some(pushes) = pushes {
             config = config.set_push_sender(pushes);
         }
@@ -86,8 +85,6 @@ impl Link {
         let connect = async {
             let mut connection =
                 self.client.get_multiplexed_async_connection_with_config(&config).await.map_err(explain)?;
-            // From here on each caller has a deadline of its own.
-            connection.set_response_timeout(Duration::from_secs(60 * 60));
             let info: InfoDict = redis::cmd("INFO").query_async(&mut connection).await.map_err(explain)?;
             Ok((connection, info))
         };

@@ -90,13 +90,16 @@ impl RedisLocks {
             expected.asks_on(&live);
             let wait = &wait;
             async move {
-                let first: &[u8] = if first && !again { b"1" } else { b"0" };
-                let (id, home, info) = (asker.id.as_bytes(), self.keys.home().as_bytes(), asker.info.as_bytes());
-                let mode = asker.fields.as_ref().map_or("", |fields| fields.mode).as_bytes();
-                let mut args =
-                    vec![live.run.as_bytes(), id, asker.ttl.as_bytes(), home, info, wait.as_bytes(), first, mode];
-                args.extend(asker.fields.iter().flat_map(|fields| &fields.fields).map(String::as_bytes));
-                live.run(&scripts::ACQUIRE, &asker.keys, &args).await
+                let is_first = first && !again;
+                let fields = asker.fields.as_ref().filter(|_| is_first);
+                let mode = fields.map_or("", |fields| fields.mode);
+                let words = [&*live.run, &asker.id, &asker.ttl, &asker.about, mode, wait];
+                let mut args: Vec<&[u8]> = Vec::with_capacity(words.len() + 8);
+                args.extend(words.iter().map(|word| word.as_bytes()));
+                args.extend(fields.iter().flat_map(|fields| &fields.fields).map(String::as_bytes));
+                // What is remembered of its end matters to a second look only.
+                let keys = if is_first { &asker.keys[..2] } else { &asker.keys[..] };
+                live.run(&scripts::ACQUIRE, keys, &args).await
             }
         };
         let value = self.links.here()?.call(at_least(deadline), ask).await?;
@@ -219,7 +222,8 @@ impl RedisLocks {
 struct Asker {
     id: String,
     ttl: String,
-    info: String,
+    /// Its process, and what it is about.
+    about: String,
     keys: [String; 3],
     fields: Option<Fields>,
 }
@@ -283,7 +287,7 @@ impl LockService for RedisLocks {
         let asker = Asker {
             id: request.lease.to_string(),
             ttl: request.ttl.get().as_millis().to_string(),
-            info: info(request),
+            about: format!("{} {}", self.keys.home(), info(request)),
             keys: self.keys_of(&request.context, request.lease),
             fields: Fields::of(request),
         };

@@ -45,8 +45,8 @@ pub(crate) fn info(request: &LockRequest) -> String {
     serde_json::to_string(&info).unwrap_or_default()
 }
 
-/// What the first steps of acquire and release need for a request of one claim: its mode, and the fields of its path
-/// and of those above it, who holds and how many below by turns.
+/// What the first steps of acquire and release need for a request of one claim: its mode; who holds its path, how much
+/// is held below it, who holds the whole context; and who holds and how much is held below each path between.
 #[derive(Debug, Clone)]
 pub(crate) struct Fields {
     pub(crate) mode: &'static str,
@@ -57,19 +57,20 @@ impl Fields {
     pub(crate) fn of(request: &LockRequest) -> Option<Self> {
         let [claim] = &**request.claims() else { return None };
         let path = path_of(&claim.resource);
-        let mut fields = vec![format!("h{path}"), format!("b{path}")];
-        if !path.is_empty() {
-            let above = path.match_indices('/').map(|(at, _)| &path[..at]);
-            for ancestor in std::iter::once("").chain(above) {
-                fields.extend([format!("h{ancestor}"), format!("b{ancestor}")]);
-            }
+        if path.is_empty() {
+            // Whoever wants the whole context has everything to look at.
+            return None;
+        }
+        let mut fields = vec![format!("h/{path}"), format!("b/{path}"), "h/".to_owned()];
+        for (at, _) in path.match_indices('/') {
+            fields.extend([format!("h/{}", &path[..at]), format!("b/{}", &path[..at])]);
         }
         Some(Self { mode: if claim.mode == Mode::Exclusive { "X" } else { "S" }, fields })
     }
 
     /// The field of its own path and the counts of those above it.
     pub(crate) fn for_release(&self) -> impl Iterator<Item = &String> {
-        self.fields.first().into_iter().chain(self.fields.iter().skip(3).step_by(2))
+        self.fields.first().into_iter().chain(self.fields.iter().skip(4).step_by(2))
     }
 }
 
@@ -119,6 +120,12 @@ impl Reader<'_> {
     }
 
     pub(crate) fn answer(&self, value: Value) -> Result<Answer, EngineError> {
+        if let Value::BulkString(text) = &value {
+            let number = std::str::from_utf8(text).ok().and_then(|text| text.split_once(' '));
+            let number = number.and_then(|(epoch, count)| Some((epoch.parse().ok()?, count.parse().ok()?)));
+            let (epoch, count) = number.ok_or_else(|| self.unreadable("an answer"))?;
+            return Ok(Answer::Granted { epoch, count });
+        }
         let mut parts = self.read::<Vec<Value>>(value)?.into_iter();
         let mut next = || parts.next().ok_or_else(|| self.unreadable("an answer"));
         Ok(match self.read::<u8>(next()?)? {
@@ -174,10 +181,11 @@ impl Reader<'_> {
 
     pub(crate) fn table(&self, value: Value) -> Result<LockTable, EngineError> {
         let (now, fields, queue): (i64, HashMap<String, String>, Vec<String>) = self.read(value)?;
-        let leases = fields.iter().filter_map(|(field, text)| Some((field.strip_prefix('l')?, text)));
+        // A lease's field is its id; all others have a slash or are words.
+        let leases = fields.iter().filter(|(field, _)| field.parse::<LeaseId>().is_ok());
         let mut holdings = leases.map(|(id, text)| self.holding(id, text, now)).collect::<Result<Vec<_>, _>>()?;
         holdings.sort_by_key(|holding| holding.token);
-        let waiter = |id: &String| match fields.get(&format!("w{id}")) {
+        let waiter = |id: &String| match fields.get(&format!("w/{id}")) {
             Some(text) => self.waiter(id, text, now),
             None => Err(self.unreadable("a queue")),
         };
@@ -189,7 +197,8 @@ impl Reader<'_> {
     }
 
     fn holding(&self, id: &str, text: &str, now: i64) -> Result<Holding, EngineError> {
-        let ([epoch, count, since, ends, _ttl], info) = numbers(text).ok_or_else(|| self.unreadable("a lease"))?;
+        let ([epoch, count, sec, usec, lasts], info) = numbers(text).ok_or_else(|| self.unreadable("a lease"))?;
+        let since = sec.saturating_mul(1000).saturating_add(usec / 1000);
         let (holder, claims, reason) = self.about(info)?;
         Ok(Holding {
             lease: self.id(id)?,
@@ -197,7 +206,7 @@ impl Reader<'_> {
             claims,
             token: (epoch.unsigned_abs(), count.unsigned_abs()),
             held_for: between(since, now),
-            remaining: between(now, ends),
+            remaining: between(now, since.saturating_add(lasts)),
             reason,
         })
     }
@@ -238,7 +247,7 @@ fn numbers<const N: usize>(text: &str) -> Option<([i64; N], &str)> {
 }
 
 fn between(from: i64, to: i64) -> Duration {
-    Duration::from_millis(u64::try_from(to - from).unwrap_or(0))
+    Duration::from_millis(u64::try_from(to.saturating_sub(from)).unwrap_or(0))
 }
 
 fn span(millis: i64) -> Option<Duration> {

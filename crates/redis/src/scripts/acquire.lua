@@ -1,12 +1,13 @@
 -- Acquire, all other cases: several claims, something in the way, a queue, a second look.
--- KEYS[3] remembers that the attempt was ended. Answers {0} no epoch, {1, epoch, count} granted, {2, next} queued (and
+-- KEYS[3], for a second look, remembers that the attempt was ended. Answers {0} no epoch, {1, epoch, count} granted, {2, next} queued (and
 -- in how many milliseconds the first lease in the way runs out), {3, …} not granted, {4} ended.
-local text = redis.call('HGET', T, 'l' .. id)
+local text = call('HGET', T, id)
 if text then
   local lease = lease_of(text)
   return { 1, lease.epoch, lease.count }
 end
-local asker = { ttl = ARGV[3], home = ARGV[4], info = ARGV[5] }
+local home, info = string.match(ARGV[4], '^(%S+) (.*)$')
+local asker = { ttl = ARGV[3], home = home, info = info }
 local claims, wait = claims_of(asker.info), tonumber(ARGV[6])
 local function next_end(stands)
   local first = -1
@@ -15,11 +16,11 @@ local function next_end(stands)
   end
   return first
 end
-if redis.call('HGET', T, 'run') ~= RUN then return { 0 } end
-if redis.call('HEXISTS', T, 'w' .. id) == 1 then
+if call('HGET', T, 'run') ~= RUN then return { 0 } end
+if call('HEXISTS', T, 'w/' .. id) == 1 then
   return { 2, next_end((standing(obstacles(claims, id)))) }
 end
-if ARGV[7] ~= '1' and redis.call('EXISTS', KEYS[3]) == 1 then return { 4 } end
+if KEYS[3] and call('EXISTS', KEYS[3]) == 1 then return { 4 } end
 local stands, lapsed = standing(obstacles(claims, id))
 local waits = somebody_waits_for(claims)
 if #stands == 0 and waits then
@@ -30,7 +31,7 @@ if #stands == 0 and waits then
 end
 if #stands == 0 and not waits then
   for _, lease in ipairs(lapsed) do remove(lease, true) end
-  local epoch, count = grant(id, asker, now + asker.ttl)
+  local epoch, count = grant(id, asker, asker.ttl)
   return { 1, epoch, count }
 end
 if wait <= 0 then return blocked(id, claims) end

@@ -1,5 +1,5 @@
 -- Begins an epoch, unless another client has begun one meanwhile, and serves those who waited for it.
-if redis.call('HGET', T, 'run') == RUN then return 0 end
-redis.call('HSET', T, 'run', RUN, 'epoch', ARGV[2], 'count', 0)
+if call('HGET', T, 'run') == RUN then return 0 end
+call('HSET', T, 'run', RUN, 'epoch', ARGV[2], 'count', 0)
 settle({ { 'X', '' } })
 return 1

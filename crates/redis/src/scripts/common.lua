@@ -1,13 +1,14 @@
 -- The lock table of one context. KEYS[1] is a hash, KEYS[2] the queue (a sorted set of attempts by place).
 --   run, epoch, count   the server's run that the epoch belongs to, the epoch, the counter of its grants
 --   place, queue        the last place given out, how many wait
---   l<id>               a lease: "epoch count since ends ttl home info"
---   w<id>               a waiter: "since ends ttl home info"
---   h<path>             who holds this very path: X and an id, or S and ids
---   b<path>             how many claims are held below it: UNIT for each exclusive one, 1 for each shared one
---   v<path>, d<path>    how many claims wait for this very path, and for those below it, counted in the same way
---   a<home>             since when a process is absent
--- A path is empty for the whole context. Times are milliseconds of the server's clock, which alone decides expiry.
+--   <id>                a lease: "epoch count sec usec lasts home info", by the time of its grant
+--   w/<id>              a waiter: "since ends ttl home info"
+--   h/<path>            who holds this very path: an id, or S and the ids of those who share it
+--   b/<path>            how many claims are held below it: UNIT for each exclusive one, 1 for each shared one
+--   v/<path>, d/<path>  how many claims wait for this very path, and for those below it, counted in the same way
+--   a/<home>            since when a process is absent
+-- A path is empty for the whole context, which has no count of what is held below it: everything is. Times are
+-- milliseconds of the server's clock, which alone decides expiry.
 local RUN, Q = ARGV[1], KEYS[2]
 local UNIT, GRACE, CONFIRM = 1000000, 400, 2000
 
@@ -26,14 +27,15 @@ end
 local function unit(mode) return mode == 'X' and UNIT or 1 end
 
 local function bump(field, by)
-  if redis.call('HINCRBY', T, field, by) <= 0 then redis.call('HDEL', T, field) end
+  if call('HINCRBY', T, field, by) <= 0 then call('HDEL', T, field) end
 end
 
 local function claims_of(info) return cjson.decode(info).claims end
 
 local function lease_of(text)
-  local epoch, count, since, ends, ttl, home, info = string.match(text, '^(%d+) (%d+) (%d+) (%d+) (%d+) (%S+) (.*)$')
-  return { epoch = epoch, count = count, since = since, ends = tonumber(ends), ttl = ttl, home = home, info = info }
+  local epoch, count, sec, usec, lasts, home, info = string.match(text, '^(%d+) (%d+) (%d+) (%d+) (%d+) (%S+) (.*)$')
+  local since = sec * 1000 + math.floor(usec / 1000)
+  return { epoch = epoch, count = count, ends = since + lasts, home = home, info = info }
 end
 
 local function waiter_of(text)
@@ -45,8 +47,10 @@ end
 local function obstacles(claims, own)
   local found, known = {}, {}
   local function add(holders, mode)
-    if not holders or not (mode == 'X' or string.byte(holders) == 88) then return end
-    for at = 2, #holders, 32 do
+    if not holders then return end
+    local shared = string.byte(holders) == 83
+    if shared and mode == 'S' then return end
+    for at = shared and 2 or 1, #holders, 32 do
       local other = string.sub(holders, at, at + 31)
       if other ~= own and not known[other] then
         known[other] = true
@@ -56,15 +60,15 @@ local function obstacles(claims, own)
   end
   for _, claim in ipairs(claims) do
     local mode, path = claim[1], claim[2]
-    local fields = { 'b' .. path, 'h' .. path }
-    for _, ancestor in ipairs(above(path)) do fields[#fields + 1] = 'h' .. ancestor end
-    local seen = redis.call('HMGET', T, unpack(fields))
+    local fields = { 'b/' .. path, 'h/' .. path }
+    for _, ancestor in ipairs(above(path)) do fields[#fields + 1] = 'h/' .. ancestor end
+    local seen = call('HMGET', T, unpack(fields))
     for i = 2, #fields do add(seen[i], mode) end
-    if tonumber(seen[1] or 0) >= (mode == 'X' and 1 or UNIT) then
+    if path == '' or tonumber(seen[1] or 0) >= (mode == 'X' and 1 or UNIT) then
       -- Something below is held. This is rare, and a look through the table finds it.
-      local start = path == '' and 'h' or 'h' .. path .. '/'
-      for _, field in ipairs(redis.call('HKEYS', T)) do
-        if #field > 1 and string.sub(field, 1, #start) == start then add(redis.call('HGET', T, field), mode) end
+      local start = path == '' and 'h/' or 'h/' .. path .. '/'
+      for _, field in ipairs(call('HKEYS', T)) do
+        if #field > #start and string.sub(field, 1, #start) == start then add(call('HGET', T, field), mode) end
       end
     end
   end
@@ -74,7 +78,7 @@ end
 local function standing(ids)
   local stands, lapsed = {}, {}
   for _, other in ipairs(ids) do
-    local text = redis.call('HGET', T, 'l' .. other)
+    local text = call('HGET', T, other)
     local lease = text and lease_of(text)
     if lease then
       lease.id, lease.text = other, text
@@ -85,66 +89,75 @@ local function standing(ids)
   return stands, lapsed
 end
 
+local function bump_above(prefix, path, by)
+  for _, ancestor in ipairs(above(path)) do
+    if ancestor ~= '' or prefix ~= 'b/' then bump(prefix .. ancestor, by) end
+  end
+end
+
 -- Takes a lease out; its claims.
 local function remove(lease, told)
-  redis.call('HDEL', T, 'l' .. lease.id)
+  call('HDEL', T, lease.id)
   local claims = claims_of(lease.info)
   for _, claim in ipairs(claims) do
-    local field = 'h' .. claim[2]
-    local holders = redis.call('HGET', T, field)
-    if holders then
-      local left = string.sub(holders, 1, 1)
+    local field = 'h/' .. claim[2]
+    local holders = call('HGET', T, field)
+    if holders == lease.id then
+      call('HDEL', T, field)
+    elseif holders then
+      local left = 'S'
       for at = 2, #holders, 32 do
         local other = string.sub(holders, at, at + 31)
         if other ~= lease.id then left = left .. other end
       end
-      if #left > 1 then redis.call('HSET', T, field, left) else redis.call('HDEL', T, field) end
+      if #left > 1 then call('HSET', T, field, left) else call('HDEL', T, field) end
     end
-    for _, ancestor in ipairs(above(claim[2])) do bump('b' .. ancestor, -unit(claim[1])) end
+    bump_above('b/', claim[2], -unit(claim[1]))
   end
-  if told then redis.call('PUBLISH', lease.home, 'L ' .. lease.id) end
+  if told then call('PUBLISH', lease.home, 'L ' .. lease.id) end
   return claims
 end
 
 -- Makes an attempt a lease.
-local function grant(attempt, asker, ends)
-  local epoch, count = redis.call('HGET', T, 'epoch'), redis.call('HINCRBY', T, 'count', 1)
-  local text = epoch .. ' ' .. count .. ' ' .. now .. ' ' .. ends .. ' ' .. asker.ttl .. ' ' .. asker.home .. ' ' .. asker.info
-  redis.call('HSET', T, 'l' .. attempt, text)
+local function grant(attempt, asker, lasts)
+  local epoch, count = call('HGET', T, 'epoch'), call('HINCRBY', T, 'count', 1)
+  local when = time[1] .. ' ' .. time[2] .. ' ' .. lasts
+  call('HSET', T, attempt, epoch .. ' ' .. count .. ' ' .. when .. ' ' .. asker.home .. ' ' .. asker.info)
   for _, claim in ipairs(claims_of(asker.info)) do
-    local field = 'h' .. claim[2]
-    redis.call('HSET', T, field, (redis.call('HGET', T, field) or claim[1]) .. attempt)
-    for _, ancestor in ipairs(above(claim[2])) do redis.call('HINCRBY', T, 'b' .. ancestor, unit(claim[1])) end
+    local field = 'h/' .. claim[2]
+    local holders = claim[1] == 'X' and attempt or (call('HGET', T, field) or 'S') .. attempt
+    call('HSET', T, field, holders)
+    bump_above('b/', claim[2], unit(claim[1]))
   end
   return epoch, count
 end
 
 local function count_waiting(claims, sign)
   for _, claim in ipairs(claims) do
-    bump('v' .. claim[2], sign * unit(claim[1]))
-    for _, ancestor in ipairs(above(claim[2])) do bump('d' .. ancestor, sign * unit(claim[1])) end
+    bump('v/' .. claim[2], sign * unit(claim[1]))
+    bump_above('d/', claim[2], sign * unit(claim[1]))
   end
   bump('queue', sign)
 end
 
 local function enqueue(attempt, asker, wait)
-  redis.call('ZADD', Q, redis.call('HINCRBY', T, 'place', 1), attempt)
-  redis.call('HSET', T, 'w' .. attempt, now .. ' ' .. (now + wait) .. ' ' .. asker.ttl .. ' ' .. asker.home .. ' ' .. asker.info)
+  call('ZADD', Q, call('HINCRBY', T, 'place', 1), attempt)
+  call('HSET', T, 'w/' .. attempt, now .. ' ' .. (now + wait) .. ' ' .. asker.ttl .. ' ' .. asker.home .. ' ' .. asker.info)
   count_waiting(claims_of(asker.info), 1)
 end
 
 local function dequeue(attempt, info)
-  redis.call('ZREM', Q, attempt)
-  redis.call('HDEL', T, 'w' .. attempt)
+  call('ZREM', Q, attempt)
+  call('HDEL', T, 'w/' .. attempt)
   count_waiting(claims_of(info), -1)
 end
 
 -- Whether anybody who waits came before a newcomer with these claims: all of them did.
 local function somebody_waits_for(claims)
   for _, claim in ipairs(claims) do
-    local fields = { 'v' .. claim[2], 'd' .. claim[2] }
-    for _, ancestor in ipairs(above(claim[2])) do fields[#fields + 1] = 'v' .. ancestor end
-    for _, waiting in ipairs(redis.call('HMGET', T, unpack(fields))) do
+    local fields = { 'v/' .. claim[2], 'd/' .. claim[2] }
+    for _, ancestor in ipairs(above(claim[2])) do fields[#fields + 1] = 'v/' .. ancestor end
+    for _, waiting in ipairs(call('HMGET', T, unpack(fields))) do
       if tonumber(waiting or 0) >= (claim[1] == 'X' and 1 or UNIT) then return true end
     end
   end
@@ -179,31 +192,31 @@ end
 -- Serves the queue, first come first served, after the claims in `freed` became free. A waiter whose process has no
 -- subscriber is dead and skipped.
 local function settle(freed)
-  local meta = redis.call('HMGET', T, 'queue', 'run', 'epoch', 'count')
+  local meta = call('HMGET', T, 'queue', 'run', 'epoch', 'count')
   -- Without the epoch of this run nobody is granted anything: whoever waits finds out and begins one.
   if not meta[1] or meta[2] ~= RUN then return end
   local epoch, count = meta[3], tonumber(meta[4])
   local ahead, is_ahead, looked_at, from = {}, {}, {}, '-inf'
   while true do
-    local page = redis.call('ZRANGEBYSCORE', Q, from, '+inf', 'WITHSCORES', 'LIMIT', 0, 16)
+    local page = call('ZRANGEBYSCORE', Q, from, '+inf', 'WITHSCORES', 'LIMIT', 0, 16)
     if #page == 0 then return end
     for i = 1, #page, 2 do
       local attempt = page[i]
       from = '(' .. page[i + 1]
-      local waiter = waiter_of(redis.call('HGET', T, 'w' .. attempt))
+      local waiter = waiter_of(call('HGET', T, 'w/' .. attempt))
       local claims = claims_of(waiter.info)
       local waits, goes = true, waiter.ends <= now
       if not goes and not conflict(claims, ahead) then
         local stands, lapsed = standing(obstacles(claims, attempt))
         if #stands == 0 then
           waits = false
-          if redis.call('PUBLISH', waiter.home, 'G ' .. attempt .. ' ' .. epoch .. ' ' .. count + 1) == 0 then
+          if call('PUBLISH', waiter.home, 'G ' .. attempt .. ' ' .. epoch .. ' ' .. count + 1) == 0 then
             goes = true
           else
             dequeue(attempt, waiter.info)
             for _, lease in ipairs(lapsed) do remove(lease, true) end
             -- A short time at first: a renewal confirms it.
-            grant(attempt, waiter, now + math.min(tonumber(waiter.ttl), CONFIRM))
+            grant(attempt, waiter, math.min(tonumber(waiter.ttl), CONFIRM))
             count = count + 1
           end
         end
@@ -228,11 +241,11 @@ end
 
 -- What is told to an attempt that was not granted: how many that conflict are ahead of it, and the leases in its way.
 local function blocked(attempt, claims)
-  local rank, ahead = redis.call('ZRANK', Q, attempt), 0
+  local rank, ahead = call('ZRANK', Q, attempt), 0
   local before = {}
-  if rank ~= 0 then before = redis.call('ZRANGE', Q, 0, math.min(rank or 64, 64) - 1) end
+  if rank ~= 0 then before = call('ZRANGE', Q, 0, math.min(rank or 64, 64) - 1) end
   for _, other in ipairs(before) do
-    local waiter = waiter_of(redis.call('HGET', T, 'w' .. other))
+    local waiter = waiter_of(call('HGET', T, 'w/' .. other))
     if conflict(claims, claims_of(waiter.info)) then ahead = ahead + 1 end
   end
   -- Beyond these nobody counts exactly.

@@ -3,28 +3,28 @@
 -- Answers {next, {id, state, …}, …}: G with epoch and count, W waiting, E ended, M missing; first of all whether the
 -- epoch is over.
 local next_look, answer = -1, {}
-local is_over = redis.call('HGET', T, 'run') ~= RUN
+local is_over = call('HGET', T, 'run') ~= RUN
 for i = 2, #ARGV do
   local attempt = ARGV[i]
-  local text = redis.call('HGET', T, 'w' .. attempt)
+  local text = call('HGET', T, 'w/' .. attempt)
   if text and not is_over then
     local claims = claims_of(waiter_of(text).info)
     local freed = {}
     local stands, lapsed = standing(obstacles(claims, attempt))
     for _, lease in ipairs(stands) do
-      local absent = 'a' .. lease.home
-      if redis.call('PUBSUB', 'NUMSUB', lease.home)[2] > 0 then
-        redis.call('HDEL', T, absent)
+      local absent = 'a/' .. lease.home
+      if call('PUBSUB', 'NUMSUB', lease.home)[2] > 0 then
+        call('HDEL', T, absent)
         local left = lease.ends - now
         if next_look < 0 or left < next_look then next_look = left end
       else
-        local since = redis.call('HGET', T, absent)
+        local since = call('HGET', T, absent)
         if not since then
-          redis.call('HSET', T, absent, now)
+          call('HSET', T, absent, now)
         elseif now - since >= GRACE then
           -- Its process has had no connection for the whole grace: it is taken for dead. Should it live, the
           -- fencing token keeps its writes out.
-          redis.call('HDEL', T, absent)
+          call('HDEL', T, absent)
           for _, claim in ipairs(remove(lease, true)) do freed[#freed + 1] = claim end
         end
       end
@@ -37,13 +37,13 @@ for i = 2, #ARGV do
     end
     if #freed > 0 then settle(freed) end
   end
-  local lease = redis.call('HGET', T, 'l' .. attempt)
+  local lease = call('HGET', T, attempt)
   if lease then
     lease = lease_of(lease)
     answer[#answer + 1] = { attempt, 'G', lease.epoch, lease.count }
-  elseif redis.call('HEXISTS', T, 'w' .. attempt) == 1 then
+  elseif call('HEXISTS', T, 'w/' .. attempt) == 1 then
     answer[#answer + 1] = { attempt, 'W' }
-  elseif redis.call('EXISTS', KEYS[i + 1]) == 1 then
+  elseif call('EXISTS', KEYS[i + 1]) == 1 then
     answer[#answer + 1] = { attempt, 'E' }
   else
     answer[#answer + 1] = { attempt, 'M' }
