@@ -16,7 +16,8 @@ use crate::RedisLocks;
 /// How long connecting may take, whatever the deadline of whoever waits for it.
 const CONNECT_PATIENCE: Duration = Duration::from_secs(5);
 
-const KNOWN: &str = "it has db, prefix, tls_ca, tls_cert, tls_key and connect_timeout";
+const KNOWN: &str =
+    "it has db, prefix, tls_ca, tls_cert, tls_key and connect_timeout, and for a socket user and password";
 
 /// How a Redis or Valkey server is reached.
 ///
@@ -93,6 +94,12 @@ impl RedisOptions {
             match &*key {
                 "db" => options.db = database(&value)?,
                 "prefix" => options.prefix = prefix(&value)?,
+                // A URL without a host has no place for them before it.
+                "user" if scheme == Scheme::Unix => options.user = Some(value.into_owned()),
+                "password" if scheme == Scheme::Unix => options.password = Some(Secret(value.into_owned())),
+                "user" | "password" => {
+                    return Err(format!("{key} stands before the host; write redis://USER:PASSWORD@HOST"));
+                }
                 "tls_ca" | "tls_cert" | "tls_key" if scheme != Scheme::Tls => {
                     return Err(format!("{key} needs TLS; write rediss:// instead"));
                 }
@@ -138,15 +145,16 @@ impl RedisOptions {
             Scheme::Unix => "redis+unix://",
         }
         .to_owned();
-        text.push_str(&self.user.as_deref().map(encoded).unwrap_or_default());
-        if let Some(password) = password {
-            text.push(':');
-            text.push_str(password);
-        }
-        if self.user.is_some() || password.is_some() {
+        let user = self.user.as_deref().map(encoded);
+        let mut options = Vec::new();
+        if self.scheme == Scheme::Unix {
+            options.extend(user.map(|user| format!("user={user}")));
+            options.extend(password.map(|password| format!("password={password}")));
+        } else if user.is_some() || password.is_some() {
+            text.push_str(&user.unwrap_or_default());
+            text.push_str(&password.map(|password| format!(":{password}")).unwrap_or_default());
             text.push('@');
         }
-        let mut options = Vec::new();
         let place = match &self.place {
             // An IPv6 address.
             Place::Host { host, port } if host.contains(':') => format!("[{host}]:{port}/{}", self.db),
@@ -298,7 +306,7 @@ mod tests {
             "redis://localhost:6379/0",
             "redis://:p%40ss%3A@localhost:6380/3",
             "rediss://agent:secret@[::1]:6380/0?prefix=team&tls_ca=%2Fetc%2Fca.pem",
-            "redis+unix:///run/redis.sock?db=2",
+            "redis+unix:///run/redis.sock?user=a&password=b%26c&db=2",
             "redis://h:1/0?connect_timeout=0.5",
         ] {
             assert_eq!(RedisOptions::parse(text).unwrap().url(), text);
@@ -308,9 +316,11 @@ mod tests {
 
     #[test]
     fn a_password_is_never_shown() {
-        let options = RedisOptions::parse("redis://agent:hush@localhost").unwrap();
-        assert!(!format!("{options} {options:?}").contains("hush"));
-        assert!(options.url().contains("hush"));
+        for text in ["redis://agent:hush@localhost", "redis+unix:///x?password=hush"] {
+            let options = RedisOptions::parse(text).unwrap();
+            assert!(!format!("{options} {options:?}").contains("hush"));
+            assert!(options.url().contains("hush"));
+        }
     }
 
     #[test]
@@ -319,6 +329,7 @@ mod tests {
             ("redis://", "host"),
             ("redis://h/x", "database"),
             ("redis://h?nonsense=1", "connect_timeout"),
+            ("redis://h?password=1", "before the host"),
             ("redis://h?prefix=a%20b", "prefix"),
             ("redis://h?tls_ca=x", "rediss://"),
             ("rediss://h?tls_cert=x", "tls_key"),

@@ -39,6 +39,10 @@ pub(crate) fn explain(subject: &str, error: RedisError) -> EngineError {
             TroubleKind::Misconfigured("it is older than Redis 6".to_owned()),
             "Mutext needs Redis 6.2 or later, or Valkey",
         ),
+        _ if error.to_string().contains("certificate") => (
+            TroubleKind::Misconfigured(format!("its certificate is not trusted here: {error}")),
+            "name the authority that signed it with ?tls_ca=FILE, and the host as the certificate names it",
+        ),
         _ if error.is_io_error() || error.is_connection_dropped() || error.is_timeout() => {
             (TroubleKind::Unavailable, "see that the server runs and can be reached from here")
         }

@@ -23,8 +23,8 @@ end
 if KEYS[3] and call('EXISTS', KEYS[3]) == 1 then return { 4 } end
 local stands, lapsed = standing(obstacles(claims, id))
 local waits = somebody_waits_for(claims)
-if #stands == 0 and waits then
-  -- Those who wait may have waited too long, or be dead.
+if #stands == 0 and waits and wait <= 0 then
+  -- Those who wait may have waited too long.
   settle({ unpack(claims) })
   stands, lapsed = standing(obstacles(claims, id))
   waits = somebody_waits_for(claims)
@@ -36,4 +36,13 @@ if #stands == 0 and not waits then
 end
 if wait <= 0 then return blocked(id, claims) end
 enqueue(id, asker, wait)
+if #stands == 0 then
+  -- Those ahead may only seem to wait: a process that has no subscriber is skipped.
+  settle({ unpack(claims) })
+  text = call('HGET', T, id)
+  if text then
+    local lease = lease_of(text)
+    return { 1, lease.epoch, lease.count }
+  end
+end
 return { 2, next_end(stands) }

@@ -189,8 +189,16 @@ local function is_taken_again(freed, looked_at)
   return true
 end
 
+-- Since how long a process has been seen to have no subscriber.
+local function absent_for(home)
+  local since = call('HGET', T, 'a/' .. home)
+  if since then return now - since end
+  call('HSET', T, 'a/' .. home, now)
+  return 0
+end
+
 -- Serves the queue, first come first served, after the claims in `freed` became free. A waiter whose process has no
--- subscriber is dead and skipped.
+-- subscriber is skipped at once, keeps its place for a moment in which it may come back, and then goes.
 local function settle(freed)
   local meta = call('HMGET', T, 'queue', 'run', 'epoch', 'count')
   -- Without the epoch of this run nobody is granted anything: whoever waits finds out and begins one.
@@ -205,14 +213,16 @@ local function settle(freed)
       from = '(' .. page[i + 1]
       local waiter = waiter_of(call('HGET', T, 'w/' .. attempt))
       local claims = claims_of(waiter.info)
-      local waits, goes = true, waiter.ends <= now
-      if not goes and not conflict(claims, ahead) then
+      local state = 'waits'
+      if waiter.ends <= now then
+        state = 'goes'
+      elseif not conflict(claims, ahead) then
         local stands, lapsed = standing(obstacles(claims, attempt))
         if #stands == 0 then
-          waits = false
           if call('PUBLISH', waiter.home, 'G ' .. attempt .. ' ' .. epoch .. ' ' .. count + 1) == 0 then
-            goes = true
+            state = absent_for(waiter.home) >= GRACE and 'goes' or 'skipped'
           else
+            state = 'granted'
             dequeue(attempt, waiter.info)
             for _, lease in ipairs(lapsed) do remove(lease, true) end
             -- A short time at first: a renewal confirms it.
@@ -221,14 +231,14 @@ local function settle(freed)
           end
         end
       end
-      if goes then
-        -- It waited too long or its process is gone; whoever waited behind it may be next.
-        dequeue(attempt, waiter.info)
-        for _, claim in ipairs(claims) do freed[#freed + 1] = claim end
-      else
-        for _, claim in ipairs(claims) do
+      if state == 'goes' then dequeue(attempt, waiter.info) end
+      for _, claim in ipairs(claims) do
+        if state == 'goes' or state == 'skipped' then
+          -- Whoever waited behind it may be next.
+          freed[#freed + 1] = claim
+        else
           looked_at[#looked_at + 1] = claim
-          if waits and not is_ahead[claim[1] .. claim[2]] then
+          if state == 'waits' and not is_ahead[claim[1] .. claim[2]] then
             is_ahead[claim[1] .. claim[2]] = true
             ahead[#ahead + 1] = claim
           end

@@ -8,7 +8,10 @@ for i = 2, #ARGV do
   local attempt = ARGV[i]
   local text = call('HGET', T, 'w/' .. attempt)
   if text and not is_over then
-    local claims = claims_of(waiter_of(text).info)
+    local waiter = waiter_of(text)
+    local claims = claims_of(waiter.info)
+    -- Whoever asks is there.
+    call('HDEL', T, 'a/' .. waiter.home)
     local freed = {}
     local stands, lapsed = standing(obstacles(claims, attempt))
     for _, lease in ipairs(stands) do
@@ -18,10 +21,7 @@ for i = 2, #ARGV do
         local left = lease.ends - now
         if next_look < 0 or left < next_look then next_look = left end
       else
-        local since = call('HGET', T, absent)
-        if not since then
-          call('HSET', T, absent, now)
-        elseif now - since >= GRACE then
+        if absent_for(lease.home) >= GRACE then
           -- Its process has had no connection for the whole grace: it is taken for dead. Should it live, the
           -- fencing token keeps its writes out.
           call('HDEL', T, absent)
