@@ -12,10 +12,11 @@ th, td { text-align: left; vertical-align: top; padding: .35rem .8rem .35rem 0; 
 th { color: var(--faint); font-weight: 600; }
 code, pre { background: var(--code); border-radius: 4px; font: .88rem/1.45 ui-monospace, monospace; } code { padding: .05rem .3rem; }
 pre { padding: .8rem; overflow-x: auto; } pre code { padding: 0; background: none; }
-figure { margin: 1.5rem 0; padding: .5rem; background: #fff; border: 1px solid var(--rule); border-radius: 6px; }
-figure svg { display: block; width: 100%; height: auto; } figcaption { color: #444; font-size: .88rem; padding: .3rem .5rem; }
+figure { margin: 1.5rem 0; border: 1px solid var(--rule); border-radius: 6px; overflow: hidden; }
+.chart { overflow-x: auto; } .chart svg { display: block; width: 100%; min-width: 44rem; height: auto; }
+figcaption { padding: .5rem .8rem .6rem; border-top: 1px solid var(--rule); color: var(--faint); font-size: .88rem; }
 details { margin: .6rem 0; } summary { cursor: pointer; } .pass { color: var(--good); font-weight: 600; } .fail { color: var(--bad); font-weight: 700; }
-@media print { body { max-width: none; font-size: 11pt; } figure, tr { break-inside: avoid; } details > pre { white-space: pre-wrap; } }
+@media print { body { max-width: none; font-size: 11pt; } figure, tr { break-inside: avoid; } .chart svg { min-width: 0; } details > pre { white-space: pre-wrap; } }
 ";
 
 pub(super) fn render(blocks: &[Block<'_>]) -> String {
@@ -27,8 +28,10 @@ pub(super) fn render(blocks: &[Block<'_>]) -> String {
     format!(
         "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
          <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n<title>{}</title>\n\
-         <style>{STYLE}</style>\n</head>\n<body>\n{body}</body>\n</html>\n",
-        title.unwrap_or_default()
+         <style>{STYLE}@media screen and (prefers-color-scheme: dark) {{ {}}}</style>\n</head>\n<body>\n{body}</body>\n</html>\n",
+        title.unwrap_or_default(),
+        // Paper is white, whatever the screen prefers.
+        crate::charts::dark_style()
     )
 }
 
@@ -42,11 +45,13 @@ fn block(block: &Block<'_>) -> String {
         }
         Block::Table(found) => table(found),
         Block::Code(text) => format!("<pre><code>{}</code></pre>\n", escape(text)),
-        Block::Figure(chart) => {
-            // The drawing names a size in pixels; with a view box alone it takes the page's width.
-            let svg = chart.svg.replacen("width=\"900\" height=\"500\"", "", 1);
-            format!("<figure>{svg}<figcaption>{}</figcaption></figure>\n", escape(&chart.caption))
-        }
+        // A phone scrolls a chart rather than shrink its letters; the keyboard reaches what scrolls.
+        Block::Figure(chart) => format!(
+            "<figure id=\"{}\"><div class=\"chart\" tabindex=\"0\">{}</div><figcaption>{}</figcaption></figure>\n",
+            chart.name,
+            chart.svg,
+            escape(&chart.caption)
+        ),
         Block::Details { summary, text } => {
             format!("<details><summary>{}</summary><pre>{}</pre></details>\n", escape(summary), escape(text))
         }
@@ -85,4 +90,42 @@ fn between(text: &str, mark: &str, tag: &str) -> String {
         if index % 2 == 1 { format!("<{tag}>{part}</{tag}>") } else { (*part).to_owned() }
     };
     parts.iter().enumerate().map(wrap).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::charts;
+    use crate::results::Treatment;
+    use crate::results_sample::sample;
+    use crate::summary::Summary;
+
+    #[test]
+    fn charts_take_the_colours_of_a_dark_screen_and_stay_light_on_paper() {
+        let results = sample(&Treatment::ALL, 4, 1);
+        let drawn = charts::draw(&results, &Summary::of(&results)).unwrap();
+        let page = render(&drawn.iter().map(Block::Figure).collect::<Vec<_>>());
+        let dark = page
+            .split_once("@media screen and (prefers-color-scheme: dark)")
+            .unwrap()
+            .1
+            .split_once("</style>")
+            .unwrap()
+            .0;
+        // Every role that a chart is painted in has a dark colour.
+        for part in page.split("class=\"").skip(1) {
+            let class = part.split('"').next().unwrap();
+            assert!(class == "chart" || dark.contains(&format!(" .{class}{{")), "{class}");
+        }
+        assert_eq!(
+            page.matches("prefers-color-scheme").count() - page.matches("screen and").count(),
+            1,
+            "the page's own"
+        );
+        for chart in &drawn {
+            assert!(
+                page.contains(&format!("<figure id=\"{}\">", chart.name)) && page.contains(&escape(&chart.caption))
+            );
+        }
+    }
 }
