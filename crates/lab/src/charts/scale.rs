@@ -70,9 +70,9 @@ impl Scale {
         self.from + share * (self.to - self.from)
     }
 
-    /// Where each tick stands, on a half of a unit so that its rule is sharp, and its label.
+    /// Where each tick stands, and its label. A rule one unit wide fills whole pixels where its middle is half a one.
     pub(super) fn ticks(&self) -> Vec<(f64, String)> {
-        let at = |value: f64| (self.place(value) * 2.0).round() / 2.0;
+        let at = |value: f64| (self.place(value) - 0.5).round() + 0.5;
         self.ticks.iter().map(|value| (at(*value), number(*value))).collect()
     }
 }
