@@ -10,9 +10,11 @@ use mutext_contract::{
     LockService, LockTable, Outcome, PastRevision, PathPrefix, Precondition, Refusal, Release, Resource, Revision,
     StoreCapabilities, Ttl, Wait,
 };
+use tokio::time::Instant;
 
 use crate::address::{self, Address};
 use crate::keeper::Keeper;
+use crate::metrics::{AcquisitionTimes, Meter};
 use crate::{Error, Lock, OnLapse};
 
 /// How a program uses Mutext; every value has a default.
@@ -101,7 +103,8 @@ impl Mutext {
 
     /// Over engines that are open already.
     pub fn with_engines(store: Arc<dyn DocumentStore>, locks: Arc<dyn LockService>) -> Result<Self, Error> {
-        let keeper = Keeper::start(Arc::clone(&locks))?;
+        let meter = Meter::new(locks.capabilities().engine, store.capabilities().engine);
+        let keeper = Keeper::start(Arc::clone(&locks), Arc::new(meter))?;
         Ok(Self { shared: Arc::new(Shared { store, locks, keeper }) })
     }
 
@@ -118,6 +121,11 @@ impl Mutext {
     /// What the two engines can do.
     pub fn capabilities(&self) -> (StoreCapabilities, LockCapabilities) {
         (self.shared.store.capabilities(), self.shared.locks.capabilities())
+    }
+
+    /// How long locks took to be had of late, through this opening and its clones.
+    pub fn acquisition_times(&self) -> AcquisitionTimes {
+        self.shared.keeper.meter().acquisition_times()
     }
 
     /// Looks at both engines' versions, settings and reach, and says what would endanger their promises: first the
@@ -268,7 +276,10 @@ impl Context {
 
     pub(crate) async fn try_commit(&self, commit: Commit) -> Result<Outcome, Error> {
         self.check(&commit)?;
-        Ok(self.store().commit(&self.name, &commit, self.deadline()).await?)
+        let asked = Instant::now();
+        let answer = self.store().commit(&self.name, &commit, self.deadline()).await;
+        self.keeper().meter().committed(asked.elapsed(), &answer);
+        Ok(answer?)
     }
 
     fn check(&self, commit: &Commit) -> Result<(), Error> {
@@ -364,9 +375,22 @@ impl Context {
         Ok(self.lock_service().inspect(&self.name, self.deadline()).await?)
     }
 
+    /// Looks at the context's locks, as [`Context::locks`] does, and tells the recorder of metrics how many requests
+    /// queue and how many leases stand. These are the only metrics with the context's name in a label: call it for
+    /// as many contexts as your monitoring can bear, every few seconds.
+    pub async fn measure_queue(&self) -> Result<LockTable, Error> {
+        let table = self.locks().await?;
+        self.keeper().meter().inspected(&self.name, &table);
+        Ok(table)
+    }
+
     /// Breaks another's lease: the next waiter is served, and the holder is told who did it and why.
     pub async fn revoke(&self, lease: LeaseId, reason: &str) -> Result<Release, Error> {
-        Ok(self.lock_service().revoke(&self.name, lease, self.agent(), reason, self.deadline()).await?)
+        let revoked = self.lock_service().revoke(&self.name, lease, self.agent(), reason, self.deadline()).await?;
+        if revoked == Release::Released {
+            self.keeper().meter().revoked();
+        }
+        Ok(revoked)
     }
 }
 

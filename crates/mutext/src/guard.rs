@@ -12,6 +12,7 @@ use mutext_contract::{
 use tokio::time::Instant;
 
 use crate::keeper::{Held, Keeper, Status};
+use crate::metrics::Acquiring;
 use crate::{Context, Error};
 
 /// How long the keeper is given to revive a lease that has lapsed before its holder is told.
@@ -117,7 +118,10 @@ impl<'a> Lock<'a> {
         let mut request = LockRequest::new(context.name().clone(), context.holder().clone(), self.ttl, claims)?;
         request.reason = self.reason;
         let attempt = Attempt { keeper: context.keeper(), request: &request, settled: false };
-        let acquisition = context.lock_service().acquire(&request, deadline).await?;
+        let measured = Acquiring::start(context.keeper().meter(), self.wait);
+        let answer = context.lock_service().acquire(&request, deadline).await;
+        measured.answered(&answer);
+        let acquisition = answer?;
         attempt.settle();
         match acquisition {
             mutext_contract::Acquisition::Granted(grant) => {
@@ -318,10 +322,14 @@ impl LockGuard {
     pub async fn release(mut self) -> Result<Release, Error> {
         let lease = self.held.lease();
         let deadline = self.context.deadline();
+        let held_until_now = self.held.measured().given_back();
         // The guard lives until the answer: a dropped future drops it, and it is released all the same.
         let release = self.context.lock_service().release(&lease.context, lease.id(), deadline).await?;
         self.context.keeper().forget(lease.id());
         self.released = true;
+        if held_until_now && release == Release::NotHeld {
+            self.held.measured().gone();
+        }
         Ok(release)
     }
 
@@ -376,6 +384,7 @@ impl LockGuard {
 impl Drop for LockGuard {
     fn drop(&mut self) {
         if !self.released {
+            self.held.measured().given_back();
             let lease = self.held.lease();
             self.context.keeper().release(lease.context.clone(), lease.id());
         }

@@ -13,6 +13,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use crate::OnLapse;
+use crate::metrics::{Holding, Meter};
 
 /// How long a release in the background may take.
 const RELEASE_PATIENCE: Duration = Duration::from_secs(10);
@@ -35,6 +36,7 @@ pub(crate) struct Held {
     valid_until: Mutex<Instant>,
     status: watch::Sender<Status>,
     on_lapse: OnLapse,
+    measured: Holding,
 }
 
 impl Held {
@@ -60,10 +62,15 @@ impl Held {
         self.status.subscribe()
     }
 
+    pub(crate) const fn measured(&self) -> &Holding {
+        &self.measured
+    }
+
     pub(crate) fn lose(&self, loss: Loss) {
         self.status.send_if_modified(|status| {
             let news = !matches!(status, Status::Lost(_));
             if news {
+                self.measured.lost(&loss);
                 *status = Status::Lost(loss);
             }
             news
@@ -98,7 +105,9 @@ impl Held {
 
     /// Asks the service once, and believes its answer.
     pub(crate) async fn renew(&self, service: &dyn LockService, deadline: Deadline) -> Result<(), EngineError> {
-        match service.renew(&self.lease, deadline).await? {
+        let answer = service.renew(&self.lease, deadline).await;
+        self.measured.meter().renewed(&answer);
+        match answer? {
             Renewal::Renewed { valid_until } => self.renewed(valid_until),
             Renewal::Lost(loss) => self.lose(loss),
         }
@@ -122,6 +131,7 @@ struct Ward {
 #[derive(Debug)]
 struct Shared {
     service: Arc<dyn LockService>,
+    meter: Arc<Meter>,
     ward: Mutex<Ward>,
     sooner: Notify,
 }
@@ -134,7 +144,7 @@ pub(crate) struct Keeper {
 }
 
 impl Keeper {
-    pub(crate) fn start(service: Arc<dyn LockService>) -> Result<Self, EngineError> {
+    pub(crate) fn start(service: Arc<dyn LockService>, meter: Arc<Meter>) -> Result<Self, EngineError> {
         let trouble = |error: std::io::Error| {
             let kind = TroubleKind::Unavailable;
             EngineError::new("thread mutext-keeper", kind, "allow more threads for this process").caused_by(error)
@@ -142,11 +152,16 @@ impl Keeper {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(trouble)?;
         let (errands, queue) = mpsc::unbounded_channel();
         let losses = service.losses();
-        let shared = Arc::new(Shared { service, ward: Mutex::default(), sooner: Notify::new() });
+        let shared = Arc::new(Shared { service, meter, ward: Mutex::default(), sooner: Notify::new() });
         let kept = Arc::clone(&shared);
         let run = move || runtime.block_on(keep(kept, queue, losses));
         std::thread::Builder::new().name("mutext-keeper".to_owned()).spawn(run).map_err(trouble)?;
         Ok(Self { shared, errands })
+    }
+
+    /// The numbers of what is asked of this service.
+    pub(crate) fn meter(&self) -> &Meter {
+        &self.shared.meter
     }
 
     /// Renews `lease` from now on.
@@ -155,7 +170,8 @@ impl Keeper {
         let now = Instant::now();
         let due = now + lease.ttl.renewal_interval().min(lease.valid_until.saturating_duration_since(now) / 3);
         let (id, valid_until) = (lease.id(), Mutex::new(lease.valid_until));
-        let held = Arc::new(Held { lease, valid_until, status: watch::Sender::new(Status::Held), on_lapse });
+        let (status, measured) = (watch::Sender::new(Status::Held), Holding::start(&self.shared.meter));
+        let held = Arc::new(Held { lease, valid_until, status, on_lapse, measured });
         let mut ward = lock(&self.shared.ward);
         ward.leases.insert(id, (Arc::clone(&held), due));
         if ward.armed.is_none_or(|armed| due < armed) {

@@ -42,8 +42,12 @@ mod context;
 mod error;
 mod guard;
 mod keeper;
+mod metrics;
 mod update;
 
+pub use crate::metrics::AcquisitionTimes;
+#[cfg(feature = "prometheus")]
+pub use crate::metrics::prometheus::{Prometheus, RecorderInstalled};
 pub use address::Address;
 pub use context::{Context, Examination, Mutext, Settings};
 pub use error::Error;

@@ -101,13 +101,13 @@ impl Context {
         let deadline = Deadline::after(options.patience);
         let context = self.by(deadline);
         let mut change = async |document| change(document).await.map_err(|error| Error::Edit(error.into()));
+        let under_lease = matches!(options.strategy, Strategy::Lease { .. });
         let mut attempts = 0;
         let mut guard: Option<LockGuard> = None;
         let mut base: Option<Option<Document>> = None;
         loop {
             attempts += 1;
             if let (Strategy::Lease { ttl, wait }, None) = (options.strategy, &guard) {
-                let wait = Deadline::after(wait.get()).min(deadline);
                 let (held, read) = context.lock_and_read(&path, ttl, wait, deadline).await?;
                 guard = Some(held);
                 base = Some(read);
@@ -127,6 +127,7 @@ impl Context {
             };
             let trouble = match outcome {
                 Ok(committed) => {
+                    self.keeper().meter().updated(under_lease, true, attempts);
                     return Ok(Updated {
                         revision: crate::context::only(&committed),
                         cursor: committed.cursor,
@@ -148,6 +149,7 @@ impl Context {
                 Err(error) => return Err(error),
             };
             if deadline.has_passed() {
+                self.keeper().meter().updated(under_lease, false, attempts);
                 return Err(Error::RetriesExhausted {
                     path,
                     attempts,
@@ -165,11 +167,12 @@ impl Context {
         &self,
         path: &DocumentPath,
         ttl: Ttl,
-        wait: Deadline,
+        wait: Wait,
         deadline: Deadline,
     ) -> Result<(LockGuard, Option<Document>), Error> {
-        let lock = self.lock(Resource::from(path)).ttl(ttl);
-        let ((guard, queued), document) = tokio::try_join!(lock.acquire_by(wait), self.get_by(path, deadline))?;
+        let lock = self.lock(Resource::from(path)).ttl(ttl).wait(wait);
+        let until = Deadline::after(wait.get()).min(deadline);
+        let ((guard, queued), document) = tokio::try_join!(lock.acquire_by(until), self.get_by(path, deadline))?;
         let document = if queued { self.get_by(path, deadline).await? } else { document };
         Ok((guard, document))
     }
