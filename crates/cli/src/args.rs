@@ -8,8 +8,10 @@ use clap_complete::Shell;
 use crate::config::{Common, Global};
 use crate::error::CliError;
 use crate::exit::{self, Exit};
+use crate::log::LogArgs;
+use crate::metrics::{Exported, MetricsArgs};
 use crate::output::{self, Output};
-use crate::{documents, experiment, lock, locks, write};
+use crate::{documents, experiment, lock, locks, log, write};
 
 /// Shared context for many agents, with locks that hold
 #[derive(Parser)]
@@ -18,6 +20,10 @@ use crate::{documents, experiment, lock, locks, write};
 pub(crate) struct Cli {
     #[command(flatten)]
     pub(crate) global: Global,
+    #[command(flatten)]
+    log: LogArgs,
+    #[command(flatten)]
+    metrics: MetricsArgs,
     #[command(subcommand)]
     command: Command,
 }
@@ -54,18 +60,30 @@ impl Cli {
             output::to_stdout(&script)?;
             return Ok(Exit::Done.into());
         }
+        log::start(&self.log, Output::new(self.global.json))?;
         let common = Common::resolve(&self.global)?;
-        match self.command {
-            Command::Get(args) => documents::get(args, &common).await,
-            Command::Put(args) => write::put(args, &common).await,
-            Command::Ls(args) => documents::ls(args, &common).await,
-            Command::Rm(args) => write::rm(args, &common).await,
-            Command::History(args) => documents::history(args, &common).await,
-            Command::Lock(args) => lock::run(args, &common).await,
-            Command::Locks(args) => locks::locks(args, &common).await,
-            Command::Revoke(args) => locks::revoke(args, &common).await,
-            Command::Experiment(args) => experiment::run(args, &common).await,
-            Command::Completions(_) => Ok(Exit::Done.into()),
+        // An experiment's agents are many, and inherit the environment of the one that starts them.
+        let is_agent = matches!(&self.command, Command::Experiment(args) if args.is_agent());
+        let exported = if is_agent { Exported::default() } else { Exported::start(&self.metrics)? };
+        let outcome = self.command.run(&common).await;
+        exported.finish(common.out);
+        outcome
+    }
+}
+
+impl Command {
+    async fn run(self, common: &Common) -> Result<ExitCode, CliError> {
+        match self {
+            Self::Get(args) => documents::get(args, common).await,
+            Self::Put(args) => write::put(args, common).await,
+            Self::Ls(args) => documents::ls(args, common).await,
+            Self::Rm(args) => write::rm(args, common).await,
+            Self::History(args) => documents::history(args, common).await,
+            Self::Lock(args) => lock::run(args, common).await,
+            Self::Locks(args) => locks::locks(args, common).await,
+            Self::Revoke(args) => locks::revoke(args, common).await,
+            Self::Experiment(args) => experiment::run(args, common).await,
+            Self::Completions(_) => Ok(Exit::Done.into()),
         }
     }
 }

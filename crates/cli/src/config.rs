@@ -172,6 +172,7 @@ impl Common {
         let locks = self.locks.as_ref().map(Given::address).transpose()?;
         let mutext = Mutext::open(&store, locks.as_ref()).await?;
         let context = mutext.context(self.context.clone(), self.settings())?;
+        crate::metrics::watch_queue(&context);
         Ok((mutext, context))
     }
 

@@ -103,6 +103,13 @@ fn treatment(name: &str) -> Result<Treatment, String> {
     found.ok_or_else(|| format!("there is no such treatment; there are {known}"))
 }
 
+impl ExperimentArgs {
+    /// Whether this process is one agent of a trial.
+    pub(crate) const fn is_agent(&self) -> bool {
+        matches!(self.experiment, Experiment::Agent)
+    }
+}
+
 /// Runs the experiment that was asked for.
 pub(crate) async fn run(args: ExperimentArgs, common: &Common) -> Result<ExitCode, CliError> {
     match args.experiment {

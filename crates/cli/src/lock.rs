@@ -105,7 +105,7 @@ async fn hold(
     };
     let Some((program, arguments)) = args.command.split_first() else { return Err(CliError::input("no command")) };
     let mut command = Command::new(program);
-    command.args(arguments).envs(inherited::environment(guard.lease(), common));
+    command.args(arguments).envs(inherited::environment(guard.lease(), common)).env_remove(crate::metrics::VARIABLE);
     let mut child = command.spawn().map_err(|source| {
         let program = program.to_string_lossy().into_owned();
         CliError::Command { program, source }

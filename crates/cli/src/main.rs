@@ -8,6 +8,7 @@
 //! | `lock`, `signals`, `inherited` | running a command under a lease, and what that command inherits |
 //! | `locks` | who holds what, and breaking a lease |
 //! | `experiment` | the laboratory's door |
+//! | `metrics`, `log` | what is measured, and what is said while it works |
 //! | `output`, `error`, `exit` | what is said, and with which status |
 
 mod args;
@@ -20,6 +21,8 @@ mod experiment;
 mod inherited;
 mod lock;
 mod locks;
+mod log;
+mod metrics;
 mod output;
 mod signals;
 mod write;

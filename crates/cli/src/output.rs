@@ -73,6 +73,15 @@ impl Output {
         }
     }
 
+    /// What happens meanwhile, for whoever asked to be told.
+    pub(crate) fn note(self, level: &str, target: &str, text: &str) {
+        if self.json {
+            to_stderr(&line(&json!({"log": {"level": level, "target": target, "message": text}}).to_string()));
+        } else {
+            to_stderr(&format!("{} {target}: {}\n", paint(&format!("{level}:"), "2"), printable(text)));
+        }
+    }
+
     /// Why the command failed, with its causes.
     pub(crate) fn error(self, error: &CliError) {
         if self.json {

@@ -239,6 +239,7 @@ impl<'a> Acquiring<'a> {
             Err(_) => (&acquire.failed, None),
         };
         histogram.record(took);
+        tracing::debug!(engine = meter.engine, ?took, ?end, "a lock was asked for");
         if let (Some(wait), Some(end)) = (self.wait, end) {
             meter.waited(took, end, wait);
         }
@@ -289,6 +290,7 @@ impl Holding {
         if !self.given_back() {
             return;
         }
+        tracing::info!(engine = self.meter.engine, %loss, held = ?self.since.elapsed(), "a lease was lost");
         let lost = &self.meter.lost;
         match loss {
             Loss::Expired => &lost.expired,

@@ -5,6 +5,7 @@
 mod bad_input;
 mod documents;
 mod locks;
+mod monitoring;
 mod place;
 mod running;
 mod settings;
