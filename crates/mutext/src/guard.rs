@@ -118,7 +118,7 @@ impl<'a> Lock<'a> {
         let mut request = LockRequest::new(context.name().clone(), context.holder().clone(), self.ttl, claims)?;
         request.reason = self.reason;
         let attempt = Attempt { keeper: context.keeper(), request: &request, settled: false };
-        let measured = Acquiring::start(context.keeper().meter(), self.wait);
+        let measured = Acquiring::start(context.keeper().meter(), self.wait, asked);
         let answer = context.lock_service().acquire(&request, deadline).await;
         measured.answered(&answer);
         let acquisition = answer?;

@@ -170,7 +170,7 @@ impl Keeper {
         let now = Instant::now();
         let due = now + lease.ttl.renewal_interval().min(lease.valid_until.saturating_duration_since(now) / 3);
         let (id, valid_until) = (lease.id(), Mutex::new(lease.valid_until));
-        let (status, measured) = (watch::Sender::new(Status::Held), Holding::start(&self.shared.meter));
+        let (status, measured) = (watch::Sender::new(Status::Held), Holding::start(&self.shared.meter, now));
         let held = Arc::new(Held { lease, valid_until, status, on_lapse, measured });
         let mut ward = lock(&self.shared.ward);
         ward.leases.insert(id, (Arc::clone(&held), due));

@@ -149,18 +149,17 @@ impl Meter {
         self.times.lock().unwrap_or_else(PoisonError::into_inner).read(Instant::now())
     }
 
-    fn waited(&self, took: Duration, end: End, wait: Duration) {
-        let now = Instant::now();
+    fn waited(&self, took: Duration, end: End, wait: Duration, now: Instant) {
         let told = self.times.lock().unwrap_or_else(PoisonError::into_inner).add(took, end, wait, now);
         let Some(seen) = told else { return };
         tracing::warn!(
             engine = self.engine,
             wait = ?wait,
-            p99 = ?seen.p99,
+            p99 = format_args!("{:.1?}", seen.p99),
             acquisitions = seen.count,
             timed_out = seen.timed_out,
-            "the wait for locks is shorter than their observed p99 acquisition time, so that more than one request in \
-             a hundred times out for no other reason: wait longer, hold locks for a shorter time, or lock less at once"
+            "the wait for locks is shorter than the time that 99 of 100 of them take to be had, so that requests time \
+             out that a longer wait would serve: wait longer, hold locks for a shorter time, or lock less at once"
         );
     }
 
@@ -214,9 +213,9 @@ pub(crate) struct Acquiring<'a> {
 }
 
 impl<'a> Acquiring<'a> {
-    pub(crate) fn start(meter: &'a Meter, wait: Option<Wait>) -> Self {
+    pub(crate) fn start(meter: &'a Meter, wait: Option<Wait>, asked: Instant) -> Self {
         meter.asking.increment(1);
-        Self { meter, asked: Instant::now(), wait: wait.map(Wait::get), answered: false }
+        Self { meter, asked, wait: wait.map(Wait::get), answered: false }
     }
 
     pub(crate) fn answered(mut self, answer: &Result<Acquisition, EngineError>) {
@@ -241,7 +240,7 @@ impl<'a> Acquiring<'a> {
         histogram.record(took);
         tracing::debug!(engine = meter.engine, ?took, ?end, "a lock was asked for");
         if let (Some(wait), Some(end)) = (self.wait, end) {
-            meter.waited(took, end, wait);
+            meter.waited(took, end, wait, self.asked + took);
         }
     }
 }
@@ -253,7 +252,7 @@ impl Drop for Acquiring<'_> {
             let took = self.asked.elapsed();
             self.meter.acquire.cancelled.record(took);
             if let Some(wait) = self.wait {
-                self.meter.waited(took, End::GivenUp, wait);
+                self.meter.waited(took, End::GivenUp, wait, self.asked + took);
             }
         }
     }
@@ -268,8 +267,8 @@ pub(crate) struct Holding {
 }
 
 impl Holding {
-    pub(crate) fn start(meter: &Arc<Meter>) -> Self {
-        Self { meter: Arc::clone(meter), since: Instant::now(), ended: AtomicBool::new(false) }
+    pub(crate) fn start(meter: &Arc<Meter>, since: Instant) -> Self {
+        Self { meter: Arc::clone(meter), since, ended: AtomicBool::new(false) }
     }
 
     pub(crate) fn meter(&self) -> &Meter {
