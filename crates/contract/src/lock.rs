@@ -149,6 +149,10 @@ pub struct Grant {
     pub lease: Lease,
     /// Whether the request had to queue: what was read before a queued grant may be stale.
     pub queued: bool,
+    /// How long ago somebody else, by releasing what was in the way, had made it ours when we learned of it: both
+    /// moments read from one clock. `None` where it was granted at once, where we found it free ourselves, or where
+    /// the engine has no such clock: nobody is to guess.
+    pub handed_over_after: Option<Duration>,
 }
 
 /// How an acquire ended. Contention is a value, not an error.

@@ -2,6 +2,8 @@
 //!
 //! Leases expire by this clock: it never jumps, and it goes on while the machine sleeps.
 
+use std::time::Duration;
+
 use rustix::time::{ClockId, clock_gettime};
 use tokio::time::Instant;
 
@@ -20,7 +22,12 @@ pub(crate) fn now_ns() -> i64 {
 pub(crate) fn instant_at(at_ns: i64) -> Instant {
     let instant = Instant::now();
     let ahead = at_ns.saturating_sub(now_ns());
-    u64::try_from(ahead).map_or(instant, |ns| instant + std::time::Duration::from_nanos(ns))
+    u64::try_from(ahead).map_or(instant, |ns| instant + Duration::from_nanos(ns))
+}
+
+/// How long ago the machine clock showed `at_ns`.
+pub(crate) fn since(at_ns: i64) -> Duration {
+    u64::try_from(now_ns().saturating_sub(at_ns)).map_or(Duration::ZERO, Duration::from_nanos)
 }
 
 /// Names the present boot: what was leased in an earlier one is gone, and its clock means nothing.

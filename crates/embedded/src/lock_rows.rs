@@ -69,7 +69,9 @@ impl Desk {
             if let Some(counter) = own.counter {
                 let until_ns = now_ns + own.ttl_ns;
                 desk.extend(own.id, until_ns)?;
-                return Ok((Look::Granted { epoch, counter, until_ns, queued: !first }, letters));
+                // What this very look settled bears its own moment.
+                let handed_over_ns = (!first && own.since_ns < now_ns).then_some(own.since_ns);
+                return Ok((Look::Granted { epoch, counter, until_ns, queued: !first, handed_over_ns }, letters));
             }
             let (leases, ahead) = table::obstacles(&entries, own, now_ns);
             if last {

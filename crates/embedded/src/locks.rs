@@ -58,6 +58,8 @@ pub(crate) enum Look {
         counter: u64,
         until_ns: i64,
         queued: bool,
+        /// When another made it ours; `None` where this look did.
+        handed_over_ns: Option<i64>,
     },
     /// Whose processes are in the way, and when the first of their leases runs out.
     Waits {
@@ -154,8 +156,10 @@ impl LockService for EmbeddedLocks {
         loop {
             let asked = Instant::now();
             let (homes, next_ns) = match self.look(request, first, deadline).await? {
-                Look::Granted { epoch, counter, until_ns, queued } => {
-                    return Ok(Acquisition::Granted(granted(request, (epoch, counter), until_ns, asked, queued)));
+                Look::Granted { epoch, counter, until_ns, queued, handed_over_ns } => {
+                    let lease = granted(request, (epoch, counter), until_ns, asked);
+                    let handed_over_after = handed_over_ns.map(clock::since);
+                    return Ok(Acquisition::Granted(Grant { lease, queued, handed_over_after }));
                 }
                 Look::Blocked(blocked) => return Ok(Acquisition::TimedOut(blocked)),
                 Look::NoEpoch => {
@@ -227,8 +231,8 @@ impl LockService for EmbeddedLocks {
     }
 }
 
-fn granted(request: &LockRequest, number: (u64, u64), until_ns: i64, asked: Instant, queued: bool) -> Grant {
-    let lease = Lease {
+fn granted(request: &LockRequest, number: (u64, u64), until_ns: i64, asked: Instant) -> Lease {
+    Lease {
         context: request.context.clone(),
         claims: Arc::clone(request.claims()),
         holder: request.holder.clone(),
@@ -236,8 +240,7 @@ fn granted(request: &LockRequest, number: (u64, u64), until_ns: i64, asked: Inst
         ttl: request.ttl,
         // The table's clock is the machine's own, so that its stamp is exact; and never later than the question.
         valid_until: clock::instant_at(until_ns).min(asked + request.ttl.get()),
-    };
-    Grant { lease, queued }
+    }
 }
 
 pub(crate) fn nanoseconds(duration: Duration) -> i64 {

@@ -27,6 +27,7 @@ const QUEUED: &str = "mutext_locks_queued_total";
 const TIMED_OUT: &str = "mutext_locks_timed_out_total";
 const LOST: &str = "mutext_locks_lost_total";
 const REVOKED: &str = "mutext_locks_revoked_total";
+const HANDOVER: &str = "mutext_lock_handover_seconds";
 const HOLD: &str = "mutext_lock_hold_seconds";
 const RENEWALS: &str = "mutext_lock_renewals_total";
 const ASKING: &str = "mutext_lock_requests_waiting";
@@ -47,6 +48,7 @@ pub(crate) struct Meter {
     timed_out: Counter,
     lost: Losses,
     revoked: Counter,
+    handover: Histogram,
     hold: Histogram,
     renewals: Renewals,
     asking: Gauge,
@@ -129,6 +131,7 @@ impl Meter {
                 other: lost("other"),
             },
             revoked: counter!(REVOKED, "engine" => locks),
+            handover: histogram!(HANDOVER, "engine" => locks),
             hold: histogram!(HOLD, "engine" => locks),
             renewals: Renewals { renewed: renewal("renewed"), lost: renewal("lost"), failed: renewal("failed") },
             asking: gauge!(ASKING, "engine" => locks),
@@ -225,6 +228,9 @@ impl<'a> Acquiring<'a> {
             Ok(Acquisition::Granted(grant)) => {
                 meter.acquired.increment(1);
                 meter.queued.increment(u64::from(grant.queued));
+                if let Some(after) = grant.handed_over_after {
+                    meter.handover.record(after);
+                }
                 (if grant.queued { &acquire.queued } else { &acquire.at_once }, Some(End::Granted))
             }
             Ok(Acquisition::TimedOut(blocked)) => {
@@ -316,6 +322,11 @@ fn describe() {
     describe_counter!(TIMED_OUT, Count, "Requests for locks that were not granted in time.");
     describe_counter!(LOST, Count, "Leases that were lost before their holder in this process gave them back.");
     describe_counter!(REVOKED, Count, "Leases that this process broke, whoever held them.");
+    describe_histogram!(
+        HANDOVER,
+        Seconds,
+        "From the end of the lease before until the next in the queue knew its grant."
+    );
     describe_histogram!(HOLD, Seconds, "How long leases were held, from the grant until given back or lost.");
     describe_counter!(RENEWALS, Count, "Renewals of leases.");
     describe_gauge!(ASKING, Count, "Requests for locks that this process has under way.");

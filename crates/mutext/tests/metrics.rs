@@ -120,6 +120,9 @@ async fn the_numbers_are_those_of_what_happened() {
     assert_eq!(count(acquire, &["outcome=\"cancelled\""]), 1);
     assert_eq!(count("mutext_locks_queued_total", &[]), 2);
     assert_eq!(count("mutext_lock_queue_ahead_count", &[]), 2);
+    assert_eq!(count("mutext_lock_handover_seconds_count", &[]), 1);
+    let handed_over = sum(&seen, "mutext_lock_handover_seconds_sum", &[]);
+    assert!(handed_over > 0.0 && handed_over < 5.0, "{handed_over}");
     assert_eq!(count("mutext_locks_revoked_total", &[]), 1);
     assert_eq!(count("mutext_lock_hold_seconds_count", &[]), 3);
     assert_eq!(count("mutext_lock_requests_waiting", &[]), 0);

@@ -214,7 +214,8 @@ impl RedisLocks {
             }
         }
         expected.becomes_held(asker.fields);
-        Ok(Acquisition::Granted(Grant { lease, queued }))
+        // The moment of the release is by the server's clock, and that of the news by ours.
+        Ok(Acquisition::Granted(Grant { lease, queued, handed_over_after: None }))
     }
 }
 

@@ -15,6 +15,7 @@ pub async fn a_free_lock_is_granted(fixture: &dyn LockFixture) {
     let grant = anna.granted(&request, Duration::ZERO).await;
     let lease = &grant.lease;
     assert!(!grant.queued, "expected a free lock to be granted without queueing; found {grant:?}");
+    same("the hand-over of a free lock", &grant.handed_over_after, &None);
     same("the lease's context", &lease.context, &anna.context);
     same("the lease's claims", &lease.claims, request.claims());
     same("the lease's holder", &lease.holder, &anna.holder);

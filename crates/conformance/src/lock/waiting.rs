@@ -38,9 +38,12 @@ pub async fn a_waiter_is_served_when_the_holder_releases(fixture: &dyn LockFixtu
     for (holder, waiter) in [(&anna, anna.beside("carl")), (&anna, bert.clone()), (&bert, anna.clone())] {
         let lease = holder.take("plan.md", LONG_TTL).await;
         let waiting = waiter.queue(&waiter.request("plan.md", LONG_TTL)).await;
+        let releasing = Instant::now();
         same("the release", &holder.release(lease.id()).await, &Release::Released);
         let grant = served(waiting, AT_ONCE).await;
         assert!(grant.queued, "expected a grant after queueing to say so; found {grant:?}");
+        let (told, most) = (grant.handed_over_after, releasing.elapsed());
+        assert!(told.is_none_or(|after| after <= most), "expected a hand-over of at most {most:?}; found {grant:?}");
         assert!(
             grant.lease.token.number() > lease.token.number(),
             "expected a token above {:?}; found {:?}",
