@@ -19,9 +19,11 @@ const LOSSES_KEPT: usize = 1024;
 /// What a waiter is told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum News {
+    /// It holds the lock; and how long ago the server granted it, where that was pushed.
     Granted {
         epoch: u64,
         count: u64,
+        handed_over_after: Option<Duration>,
     },
     Ended,
     /// The server does not know it any more, or has begun anew: ask again.
@@ -58,6 +60,25 @@ pub(crate) enum Known {
     Other,
 }
 
+/// The server's clock as it was seen at one moment, to within half a round trip.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct ServerClock {
+    /// Since 1970.
+    pub(crate) said: Duration,
+    pub(crate) at: Instant,
+}
+
+impl ServerClock {
+    /// How long ago `moment` of the server's clock was; none where one of the two clocks was set since.
+    fn since(self, moment: Duration) -> Option<Duration> {
+        let now = self.said + self.at.elapsed();
+        let plausible = |ago: &Duration| *ago < Duration::from_secs(10);
+        // What is too small to tell may come out below zero.
+        let slightly = moment.checked_sub(now).is_some_and(|ahead| ahead < Duration::from_millis(5));
+        if slightly { Some(Duration::ZERO) } else { now.checked_sub(moment).filter(plausible) }
+    }
+}
+
 /// The attempts and leases of this process.
 pub(crate) struct Board {
     entries: Mutex<HashMap<LeaseId, Entry>>,
@@ -65,6 +86,7 @@ pub(crate) struct Board {
     /// Whether every waiter must be looked after: a push may have been missed.
     all: Mutex<bool>,
     pub(crate) changed: Notify,
+    clock: Mutex<Option<ServerClock>>,
     losses: broadcast::Sender<LeaseId>,
 }
 
@@ -75,12 +97,18 @@ impl Board {
             due: Mutex::default(),
             all: Mutex::default(),
             changed: Notify::new(),
+            clock: Mutex::default(),
             losses: broadcast::Sender::new(LOSSES_KEPT),
         }
     }
 
     pub(crate) fn losses(&self) -> broadcast::Receiver<LeaseId> {
         self.losses.subscribe()
+    }
+
+    /// What the server's clock said, and when. Nothing but the time of a hand-over is reckoned by it.
+    pub(crate) fn set_clock(&self, clock: ServerClock) {
+        *lock(&self.clock) = Some(clock);
     }
 
     /// Expects news of an attempt from now on.
@@ -127,8 +155,10 @@ impl Board {
         let mut number = || words.next().and_then(|word| word.parse::<u64>().ok());
         match (what, id) {
             (Some("G"), Some(id)) => {
-                if let (Some(epoch), Some(count)) = (number(), number()) {
-                    self.tell(id, News::Granted { epoch, count });
+                if let (Some(epoch), Some(count), Some(sec), Some(usec)) = (number(), number(), number(), number()) {
+                    let at = Duration::from_secs(sec) + Duration::from_micros(usec);
+                    let handed_over_after = lock(&self.clock).and_then(|clock| clock.since(at));
+                    self.tell(id, News::Granted { epoch, count, handed_over_after });
                 }
             }
             (Some("E"), Some(id)) => self.tell(id, News::Ended),
@@ -199,7 +229,9 @@ impl Board {
     pub(crate) fn note(&self, tended: &Tended, asked: Instant) {
         for (id, state) in &tended.states {
             match state {
-                State::Granted { epoch, count } => self.tell(*id, News::Granted { epoch: *epoch, count: *count }),
+                State::Granted { epoch, count } => {
+                    self.tell(*id, News::Granted { epoch: *epoch, count: *count, handed_over_after: None });
+                }
                 State::Ended => self.tell(*id, News::Ended),
                 State::Missing => self.tell(*id, News::AskAgain),
                 State::Waiting if tended.is_over => self.tell(*id, News::AskAgain),

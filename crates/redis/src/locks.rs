@@ -191,7 +191,7 @@ impl RedisLocks {
     async fn granted(
         &self,
         request: &LockRequest,
-        Granted { number, since, lasts, queued }: Granted,
+        Granted { number, since, lasts, queued, handed_over_after }: Granted,
         expected: Expected<'_>,
         asker: Asker,
     ) -> Result<Acquisition, EngineError> {
@@ -214,8 +214,7 @@ impl RedisLocks {
             }
         }
         expected.becomes_held(asker.fields);
-        // The moment of the release is by the server's clock, and that of the news by ours.
-        Ok(Acquisition::Granted(Grant { lease, queued, handed_over_after: None }))
+        Ok(Acquisition::Granted(Grant { lease, queued, handed_over_after }))
     }
 }
 
@@ -248,6 +247,8 @@ struct Granted {
     since: Instant,
     lasts: Duration,
     queued: bool,
+    /// How long ago the server granted it, where that was pushed.
+    handed_over_after: Option<Duration>,
 }
 
 impl Asker {
@@ -305,7 +306,7 @@ impl LockService for RedisLocks {
                         Some(at) if queued => (at, request.ttl.get().min(CONFIRM)),
                         _ => (asked, request.ttl.get()),
                     };
-                    let granted = Granted { number: (epoch, count), since, lasts, queued };
+                    let granted = Granted { number: (epoch, count), since, lasts, queued, handed_over_after: None };
                     return self.granted(request, granted, expected, asker).await;
                 }
                 Answer::NoEpoch => {
@@ -333,8 +334,8 @@ impl LockService for RedisLocks {
             let lasts = request.ttl.get().min(CONFIRM);
             let since = expected.waiting_at().unwrap_or(asked);
             match news {
-                Ok(News::Granted { epoch, count }) => {
-                    let granted = Granted { number: (epoch, count), since, lasts, queued };
+                Ok(News::Granted { epoch, count, handed_over_after }) => {
+                    let granted = Granted { number: (epoch, count), since, lasts, queued, handed_over_after };
                     return self.granted(request, granted, expected, asker).await;
                 }
                 Ok(News::Ended) => {
@@ -344,7 +345,7 @@ impl LockService for RedisLocks {
                 Ok(News::AskAgain) => {}
                 Err(_) => match self.leave(&asker).await? {
                     Answer::Granted { epoch, count } => {
-                        let granted = Granted { number: (epoch, count), since, lasts, queued };
+                        let granted = Granted { number: (epoch, count), since, lasts, queued, handed_over_after: None };
                         return self.granted(request, granted, expected, asker).await;
                     }
                     Answer::Blocked(blocked) => {

@@ -7,11 +7,11 @@ use std::sync::Arc;
 use std::thread;
 
 use mutext_contract::{Deadline, EngineError, TroubleKind};
-use redis::{PushInfo, PushKind, Value};
+use redis::{FromRedisValue, PushInfo, PushKind, Value};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Duration, Instant};
 
-use crate::board::Board;
+use crate::board::{Board, ServerClock};
 use crate::keys::Keys;
 use crate::link::{Link, Live, Pause, lock};
 use crate::records::Reader;
@@ -76,7 +76,7 @@ async fn listen(link: &Link, board: &Board, keys: &Keys, ready: oneshot::Sender<
     let mut pause = Pause::new();
     loop {
         let (sender, mut pushes) = mpsc::unbounded_channel();
-        match subscribe(link, keys, sender).await {
+        match subscribe(link, board, keys, sender).await {
             Ok(live) => {
                 pause = Pause::new();
                 match ready.take() {
@@ -104,11 +104,37 @@ async fn listen(link: &Link, board: &Board, keys: &Keys, ready: oneshot::Sender<
     }
 }
 
-async fn subscribe(link: &Link, keys: &Keys, sender: mpsc::UnboundedSender<PushInfo>) -> Result<Live, EngineError> {
+/// The server's clock, by the quickest of a few answers.
+async fn server_clock(live: &Live) -> Option<ServerClock> {
+    let mut quickest: Option<(Duration, ServerClock)> = None;
+    for _ in 0..3 {
+        let asked = Instant::now();
+        let (seconds, micros) = <(u64, u64)>::from_redis_value(live.query(&redis::cmd("TIME")).await.ok()?).ok()?;
+        let took = asked.elapsed();
+        let clock =
+            ServerClock { said: Duration::from_secs(seconds) + Duration::from_micros(micros), at: asked + took / 2 };
+        if quickest.is_none_or(|(least, _)| took < least) {
+            quickest = Some((took, clock));
+        }
+    }
+    quickest.map(|(_, clock)| clock)
+}
+
+async fn subscribe(
+    link: &Link,
+    board: &Board,
+    keys: &Keys,
+    sender: mpsc::UnboundedSender<PushInfo>,
+) -> Result<Live, EngineError> {
     let live = link.connect(Some(sender)).await?;
     let subscribed = live.query(redis::cmd("SUBSCRIBE").arg(keys.home())).await;
     match subscribed {
-        Ok(_) => Ok(live),
+        Ok(_) => {
+            if let Some(clock) = server_clock(&live).await {
+                board.set_clock(clock);
+            }
+            Ok(live)
+        }
         Err(error) => {
             link.give_up(&live);
             Err(crate::trouble::explain(&link.options().to_string(), error))

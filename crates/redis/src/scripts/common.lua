@@ -219,7 +219,8 @@ local function settle(freed)
       elseif not conflict(claims, ahead) then
         local stands, lapsed = standing(obstacles(claims, attempt))
         if #stands == 0 then
-          if call('PUBLISH', waiter.home, 'G ' .. attempt .. ' ' .. epoch .. ' ' .. count + 1) == 0 then
+          local when = ' ' .. time[1] .. ' ' .. time[2]
+          if call('PUBLISH', waiter.home, 'G ' .. attempt .. ' ' .. epoch .. ' ' .. count + 1 .. when) == 0 then
             state = absent_for(waiter.home) >= GRACE and 'goes' or 'skipped'
           else
             state = 'granted'
