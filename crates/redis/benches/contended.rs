@@ -81,8 +81,7 @@ async fn main() -> Result<(), Failure> {
     for (processes, per_process) in [(8, 1), (8, 8), (8, 125)] {
         let agents = processes * per_process;
         let epochs: Arc<dyn EpochSource> = Arc::new(Epochs::default());
-        let shared =
-            Arc::new(Shared { began: Instant::now(), released: AtomicU64::new(0), grants: AtomicU64::new(0) });
+        let shared = Arc::new(Shared { began: Instant::now(), released: AtomicU64::new(0), grants: AtomicU64::new(0) });
         server.cli(&["FLUSHALL"])?;
         server.cli(&["CONFIG", "RESETSTAT"])?;
         let mut running = Vec::new();
@@ -149,6 +148,9 @@ async fn main() -> Result<(), Failure> {
         locks.release(&context, lease, Deadline::after(Duration::from_secs(5))).await?;
     }
     let left = server.cli(&["HLEN", "mutext:{bench}:locks"])?;
-    println!("a held lock takes {:.0} bytes; after the releases {left} fields are left of the context", (full - begin) / 1000.0);
+    println!(
+        "a held lock takes {:.0} bytes; after the releases {left} fields are left of the context",
+        (full - begin) / 1000.0
+    );
     Ok(())
 }

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use mutext_contract::{ContextName, LeaseId, LockRequest};
+use mutext_contract::{Claim, ContextName, LeaseId, LockRequest};
 use tokio::sync::{Notify, broadcast};
 use tokio::time::Instant;
 
@@ -34,20 +34,25 @@ enum Entry {
     /// Asked, and perhaps in the queue.
     Attempt(Attempt),
     /// Its asker has gone; what was asked may be under way on that connection yet.
-    Left(Option<Live>),
+    Left(Option<Arc<Live>>),
     /// A lease that is ours, and what releases it quickly.
     Held(Option<Fields>),
 }
 
 struct Attempt {
+    asked_on: Option<Arc<Live>>,
+    news: Option<News>,
+    /// Its place in the queue, once it has one.
+    place: Option<Place>,
+    told: Arc<Notify>,
+}
+
+struct Place {
     context: ContextName,
     /// Those who want the same are looked after together.
-    wants: Arc<str>,
-    asked_on: Option<Live>,
-    news: Option<News>,
-    /// Until when it was certainly not granted; none while it does not queue.
-    waiting_at: Option<Instant>,
-    told: Arc<Notify>,
+    wants: Arc<[Claim]>,
+    /// Until when it was certainly not granted.
+    waiting_at: Instant,
 }
 
 /// What is known of an id that is to be released.
@@ -55,7 +60,7 @@ pub(crate) enum Known {
     /// A lease that was granted to this process and taken.
     Held(Option<Fields>),
     /// An attempt that may be under way on this connection.
-    Left(Option<Live>),
+    Left(Option<Arc<Live>>),
     /// Nothing: another process's, or an attempt that somebody still waits for.
     Other,
 }
@@ -112,18 +117,11 @@ impl Board {
     }
 
     /// Expects news of an attempt from now on.
-    pub(crate) fn expect<'a>(&'a self, request: &LockRequest, wants: Arc<str>) -> Expected<'a> {
+    pub(crate) fn expect(&self, id: LeaseId) -> Expected<'_> {
         let told = Arc::new(Notify::new());
-        let attempt = Attempt {
-            context: request.context.clone(),
-            wants,
-            asked_on: None,
-            news: None,
-            waiting_at: None,
-            told: Arc::clone(&told),
-        };
-        lock(&self.entries).insert(request.lease, Entry::Attempt(attempt));
-        Expected { board: self, id: request.lease, told, kept: false }
+        let attempt = Attempt { asked_on: None, news: None, place: None, told: Arc::clone(&told) };
+        lock(&self.entries).insert(id, Entry::Attempt(attempt));
+        Expected { board: self, id, told, kept: false }
     }
 
     /// What `id` is to this process, which forgets it.
@@ -203,12 +201,11 @@ impl Board {
         let all = std::mem::take(&mut *lock(&self.all));
         *lock(&self.due) = None;
         let entries = lock(&self.entries);
-        let mut first: HashMap<(&ContextName, &str), (Instant, LeaseId)> = HashMap::new();
+        let mut first: HashMap<(&ContextName, &[Claim]), (Instant, LeaseId)> = HashMap::new();
         let mut round: HashMap<ContextName, Vec<LeaseId>> = HashMap::new();
         for (id, entry) in &*entries {
-            let Entry::Attempt(Attempt { context, wants, news: None, waiting_at: Some(at), .. }) = entry else {
-                continue;
-            };
+            let Entry::Attempt(Attempt { news: None, place: Some(place), .. }) = entry else { continue };
+            let Place { context, wants, waiting_at: at } = place;
             if all {
                 round.entry(context.clone()).or_default().push(*id);
                 continue;
@@ -237,7 +234,9 @@ impl Board {
                 State::Waiting if tended.is_over => self.tell(*id, News::AskAgain),
                 State::Waiting => {
                     if let Some(Entry::Attempt(attempt)) = lock(&self.entries).get_mut(id) {
-                        attempt.waiting_at = attempt.waiting_at.map(|at| at.max(asked));
+                        if let Some(place) = &mut attempt.place {
+                            place.waiting_at = place.waiting_at.max(asked);
+                        }
                     }
                 }
             }
@@ -269,14 +268,15 @@ impl Expected<'_> {
     }
 
     /// It is asked for on this connection now.
-    pub(crate) fn asks_on(&self, live: &Live) {
-        self.with(|attempt| attempt.asked_on = Some(live.clone()));
+    pub(crate) fn asks_on(&self, live: &Arc<Live>) {
+        self.with(|attempt| attempt.asked_on = Some(Arc::clone(live)));
     }
 
     /// It queues since `asked`, and the first lease in its way runs out in `next`.
-    pub(crate) fn queues(&self, asked: Instant, next: Option<Duration>) {
+    pub(crate) fn queues(&self, request: &LockRequest, asked: Instant, next: Option<Duration>) {
+        let (context, wants) = (request.context.clone(), Arc::clone(request.claims()));
         self.with(|attempt| {
-            attempt.waiting_at = Some(asked);
+            attempt.place = Some(Place { context, wants, waiting_at: asked });
             attempt.asked_on = None;
         });
         let next = next.unwrap_or(LOOK_AGAIN).min(LOOK_AGAIN);
@@ -295,7 +295,7 @@ impl Expected<'_> {
 
     /// Until when it was certainly not granted yet.
     pub(crate) fn waiting_at(&self) -> Option<Instant> {
-        self.with(|attempt| attempt.waiting_at).flatten()
+        self.with(|attempt| attempt.place.as_ref().map(|place| place.waiting_at)).flatten()
     }
 
     /// It is a lease of this process.

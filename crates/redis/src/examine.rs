@@ -1,5 +1,6 @@
 //! What about this server would endanger locks, and what to change.
 
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use mutext_contract::{Deadline, EngineError, Finding, Severity};
@@ -23,7 +24,7 @@ pub(crate) async fn examine(link: &Link, deadline: Deadline) -> Result<Vec<Findi
 }
 
 async fn ask(link: &Link, words: &[&str], deadline: Deadline) -> Result<Value, EngineError> {
-    let ask = |live: Live, _| async move {
+    let ask = |live: Arc<Live>, _| async move {
         let mut command = redis::Cmd::new();
         words.iter().for_each(|word| {
             command.arg(*word);

@@ -28,12 +28,11 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 /// A connection, and what the server at its other end said of itself.
-#[derive(Clone)]
 pub(crate) struct Live {
     connection: MultiplexedConnection,
     /// The server's own id, another one after each start: its memory may have gone with the last.
-    pub(crate) run: Arc<str>,
-    pub(crate) info: Arc<InfoDict>,
+    pub(crate) run: String,
+    pub(crate) info: InfoDict,
     number: u64,
 }
 
@@ -63,7 +62,7 @@ pub(crate) struct Link {
 
 #[derive(Default)]
 struct State {
-    live: Option<Live>,
+    live: Option<Arc<Live>>,
     made: u64,
 }
 
@@ -74,7 +73,7 @@ impl Link {
     }
 
     /// Connects once, and makes sure that the server can do what is needed.
-    pub(crate) async fn connect(&self, pushes: Option<UnboundedSender<PushInfo>>) -> Result<Live, EngineError> {
+    pub(crate) async fn connect(&self, pushes: Option<UnboundedSender<PushInfo>>) -> Result<Arc<Live>, EngineError> {
         let patience = self.options.connect_timeout();
         let subject = self.options.to_string();
         let mut config = AsyncConnectionConfig::new().set_connection_timeout(Some(patience)).set_response_timeout(None);
@@ -91,25 +90,25 @@ impl Link {
         let connected = tokio::time::timeout(patience, connect).await;
         let (connection, info) = connected.unwrap_or_else(|_| Err(self.unreachable()))?;
         check(&subject, &info)?;
-        let run: String = info.get("run_id").unwrap_or_default();
+        let run = info.get("run_id").unwrap_or_default();
         let mut state = lock(&self.state);
         state.made += 1;
-        let live = Live { connection, run: run.into(), info: Arc::new(info), number: state.made };
-        state.live = Some(live.clone());
+        let live = Arc::new(Live { connection, run, info, number: state.made });
+        state.live = Some(Arc::clone(&live));
         Ok(live)
     }
 
     /// The connection, made anew where there is none, tried again until `deadline`.
-    pub(crate) async fn live(&self, deadline: Deadline) -> Result<Live, EngineError> {
+    pub(crate) async fn live(&self, deadline: Deadline) -> Result<Arc<Live>, EngineError> {
         if let Some(live) = &lock(&self.state).live {
-            return Ok(live.clone());
+            return Ok(Arc::clone(live));
         }
         let connect = async {
             let _turn = self.connecting.lock().await;
             let mut pause = Pause::new();
             loop {
                 if let Some(live) = &lock(&self.state).live {
-                    return Ok(live.clone());
+                    return Ok(Arc::clone(live));
                 }
                 match self.connect(None).await {
                     Err(error) if error.kind == TroubleKind::Unavailable && pause.fits(deadline) => pause.wait().await,
@@ -138,7 +137,7 @@ impl Link {
     /// whether an earlier attempt may have happened.
     pub(crate) async fn call<'a, F, A>(&self, deadline: Deadline, mut ask: F) -> Result<Value, EngineError>
     where
-        F: FnMut(Live, bool) -> A,
+        F: FnMut(Arc<Live>, bool) -> A,
         A: Future<Output = Result<Value, RedisError>> + 'a,
     {
         let mut pause = Pause::new();
@@ -147,7 +146,7 @@ impl Link {
             let unknown = |error: EngineError| if again { error.with_effect(Effect::Unknown) } else { error };
             let live = self.live(deadline).await.map_err(unknown)?;
             let asked = Instant::now();
-            let error = match tokio::time::timeout_at(deadline.instant(), ask(live.clone(), again)).await {
+            let error = match tokio::time::timeout_at(deadline.instant(), ask(Arc::clone(&live), again)).await {
                 Ok(Ok(value)) => return Ok(value),
                 Ok(Err(error)) => error,
                 Err(_) => {

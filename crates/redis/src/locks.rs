@@ -86,7 +86,7 @@ impl RedisLocks {
         let wait = deadline.remaining();
         let wait = if wait.is_zero() { 0 } else { (wait + OVERDUE).as_millis() };
         let wait = wait.to_string();
-        let ask = |live: Live, again: bool| {
+        let ask = |live: Arc<Live>, again: bool| {
             expected.asks_on(&live);
             let wait = &wait;
             async move {
@@ -111,7 +111,7 @@ impl RedisLocks {
         let deadline = at_least(deadline);
         let epoch = self.epochs.mint_epoch(context, deadline).await?.to_string();
         let keys = [self.keys.table(context), self.keys.queue(context)];
-        let ask = |live: Live, _| {
+        let ask = |live: Arc<Live>, _| {
             let (keys, epoch) = (&keys, &epoch);
             async move { live.run(&scripts::BEGIN, keys, &[live.run.as_bytes(), epoch.as_bytes()]).await }
         };
@@ -144,7 +144,7 @@ impl RedisLocks {
         args: &[&[u8]],
         deadline: Deadline,
     ) -> Result<Value, EngineError> {
-        let ask = |live: Live, _| async move {
+        let ask = |live: Arc<Live>, _| async move {
             let mut all = vec![live.run.as_bytes()];
             all.extend(args);
             live.run(script, keys, &all).await
@@ -237,7 +237,7 @@ struct Ending {
     told: &'static str,
     fields: Option<Fields>,
     /// Where it may be under way.
-    asked_on: Option<Live>,
+    asked_on: Option<Arc<Live>>,
 }
 
 /// A grant, as far as the answer tells.
@@ -249,16 +249,6 @@ struct Granted {
     queued: bool,
     /// How long ago the server granted it, where that was pushed.
     handed_over_after: Option<Duration>,
-}
-
-impl Asker {
-    /// The same text for those who want the same.
-    fn wants(&self, request: &LockRequest) -> Arc<str> {
-        match &self.fields {
-            Some(fields) => format!("{}{}", fields.mode, fields.fields[0]).into(),
-            None => format!("{:?}", request.claims()).into(),
-        }
-    }
 }
 
 /// A deadline that leaves a command its chance.
@@ -293,7 +283,7 @@ impl LockService for RedisLocks {
             keys: self.keys_of(&request.context, request.lease),
             fields: Fields::of(request),
         };
-        let expected = self.board.expect(request, asker.wants(request));
+        let expected = self.board.expect(request.lease);
         let mut turn = None;
         let mut first = true;
         let mut queued = false;
@@ -326,7 +316,7 @@ impl LockService for RedisLocks {
                     expected.ends();
                     return Ok(Acquisition::TimedOut(Blocked::default()));
                 }
-                Answer::Queued { next } => expected.queues(asked, next),
+                Answer::Queued { next } => expected.queues(request, asked, next),
             }
             turn = None;
             (first, queued) = (false, true);

@@ -125,7 +125,7 @@ async fn subscribe(
     board: &Board,
     keys: &Keys,
     sender: mpsc::UnboundedSender<PushInfo>,
-) -> Result<Live, EngineError> {
+) -> Result<Arc<Live>, EngineError> {
     let live = link.connect(Some(sender)).await?;
     let subscribed = live.query(redis::cmd("SUBSCRIBE").arg(keys.home())).await;
     match subscribed {
@@ -176,7 +176,7 @@ async fn tend(link: &Link, board: &Board, keys: &Keys) {
                 let mut all = vec![keys.table(&context), keys.queue(&context)];
                 all.extend(ids.iter().map(|id| keys.ended(&context, *id)));
                 let ids: Vec<String> = ids.iter().map(ToString::to_string).collect();
-                let ask = |live: Live, _| {
+                let ask = |live: Arc<Live>, _| {
                     let (all, ids) = (&all, &ids);
                     async move {
                         let mut args = vec![live.run.as_bytes()];
