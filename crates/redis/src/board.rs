@@ -233,10 +233,10 @@ impl Board {
                 State::Missing => self.tell(*id, News::AskAgain),
                 State::Waiting if tended.is_over => self.tell(*id, News::AskAgain),
                 State::Waiting => {
-                    if let Some(Entry::Attempt(attempt)) = lock(&self.entries).get_mut(id) {
-                        if let Some(place) = &mut attempt.place {
-                            place.waiting_at = place.waiting_at.max(asked);
-                        }
+                    if let Some(Entry::Attempt(attempt)) = lock(&self.entries).get_mut(id)
+                        && let Some(place) = &mut attempt.place
+                    {
+                        place.waiting_at = place.waiting_at.max(asked);
                     }
                 }
             }
