@@ -8,9 +8,11 @@ use std::time::Duration;
 use clap::{Args, Subcommand};
 use indicatif::{ProgressBar, ProgressStyle};
 use mutext::{Ttl, Wait};
-use mutext_lab::experiment::{self, Plan};
+use mutext_lab::experiment::{self, Place, Plan};
+use mutext_lab::peer::{Peer, Program};
 use mutext_lab::report::{self, Table};
 use mutext_lab::results::{Results, Treatment, Trial, Workload};
+use mutext_lab::servers::{Server, Servers};
 use mutext_lab::summary::{Summary, performance_comparison_json};
 use mutext_lab::{agent, files, workload};
 
@@ -23,6 +25,12 @@ const LOCKING_EXAMPLES: &str = "\
 Examples:
   mutext experiment locking
       100 trials each of baseline, locking and protected; about two minutes
+  mutext experiment locking --spawn redis,postgres
+      the same over a real Redis and a real PostgreSQL, started for it and ended after it
+  mutext experiment locking --spawn redis,postgres --compare python
+      beside the published experiment in Python, in turn with ours on the same servers
+  mutext experiment locking --spawn redis,postgres --compare python --profile hot --wait 100ms
+      the published failure: a wait of 100 ms is too short for a lock that is polled
   mutext experiment locking --profile hot --pause 1500ms --trials 10 \\
       --treatments unfenced,locking,protected
       an agent is stopped for longer than its lease lasts: what the fence is for
@@ -68,13 +76,14 @@ struct LockingArgs {
     /// Trials of each treatment
     #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     trials: u32,
-    /// What agents do: published (think 17 ms, 60 documents), bare (no thinking), hot (one document)
+    /// What agents do: published (think 17 ms, 60 documents), bare (no thinking), single (one agent, no thinking),
+    /// hot (8 agents, one document, no thinking)
     #[arg(long, default_value = "published", value_parser = workload::PROFILES)]
     profile: String,
-    /// What is compared
-    #[arg(long, value_delimiter = ',', default_value = "baseline,locking,protected", value_parser = treatment)]
+    /// What is compared, as in baseline,unfenced,locking,optimistic,protected
+    #[arg(long, value_delimiter = ',', value_name = "LIST", default_value = "baseline,locking,protected", value_parser = treatment)]
     treatments: Vec<Treatment>,
-    /// Agent processes a trial [default: the profile's, 4]
+    /// Agent processes a trial, as in 16 [default: the profile's]
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=1_000))]
     agents: Option<u32>,
     /// Repeats the same workload [default: a fresh one, printed and kept in metadata.yaml]
@@ -86,20 +95,23 @@ struct LockingArgs {
     /// How long leases last without renewal [default: 10s; with --pause a third of it]
     #[arg(long, value_name = "D", value_parser = parse_duration)]
     ttl: Option<Duration>,
-    /// How long an acquire may queue [default: 500ms]
+    /// How long an acquire may queue, as in 100ms [default: 500ms]
     #[arg(long, value_name = "D", value_parser = parse_duration)]
     wait: Option<Duration>,
-    /// Start throwaway servers for the trials, as in redis,postgres
+    /// Start throwaway servers for the trials, redis for locks and postgres for documents, as in redis,postgres
     #[arg(long, value_delimiter = ',', value_name = "LIST")]
-    spawn: Vec<String>,
+    spawn: Vec<Server>,
+    /// Run the published experiment in Python beside ours, on the same servers; compare/python/setup prepares it
+    #[arg(long, value_name = "PEER", value_parser = ["python"])]
+    compare: Option<String>,
     /// The root of what is written
     #[arg(long, default_value = "assets", value_name = "DIR")]
     out: PathBuf,
 }
 
 fn treatment(name: &str) -> Result<Treatment, String> {
-    let known = Treatment::ALL.map(Treatment::name).join(", ");
-    let found = Treatment::ALL.into_iter().find(|treatment| treatment.name() == name);
+    let known = Treatment::OURS.map(Treatment::name).join(", ");
+    let found = Treatment::OURS.into_iter().find(|treatment| treatment.name() == name);
     found.ok_or_else(|| format!("there is no such treatment; there are {known}"))
 }
 
@@ -123,7 +135,11 @@ pub(crate) async fn run(args: ExperimentArgs, common: &Common) -> Result<ExitCod
 }
 
 async fn locking(args: LockingArgs, common: &Common) -> Result<ExitCode, CliError> {
-    let plan = plan(&args, common)?;
+    let workload = workload(&args, common)?;
+    check_spawned(&args, common)?;
+    let program = program(&args, common)?;
+    let servers = Servers::start(&args.spawn).map_err(|error| CliError::Experiment(with_causes(&error)))?;
+    let plan = plan(&args, common, workload, &servers, program)?;
     let total = plan.trials * plan.treatments.len();
     let bar = progress_bar(total as u64, common);
     let mut counts = Counts::new(&plan.treatments);
@@ -169,13 +185,14 @@ fn verdict(results: &Results, summary: &Summary, common: &Common) -> String {
     let metadata = &results.metadata;
     let stopped = if metadata.interrupted { ", stopped before its end" } else { "" };
     format!(
-        "{} experiment, profile {}, {} trials in {:.0} s, seed {}{stopped}\n\n{}\n{}",
+        "{} experiment, profile {}, {} trials in {:.0} s, seed {}{stopped}\n\n{}\n{}{}",
         metadata.experiment,
         metadata.workload.profile,
         results.trials.len(),
         metadata.duration_s,
         metadata.seed,
         drawn::<7>(&tables.treatments, common),
+        tables.beside.map(|table| drawn::<5>(&table, common) + "\n").unwrap_or_default(),
         drawn::<4>(&tables.criteria, common),
     )
 }
@@ -188,33 +205,86 @@ fn drawn<const N: usize>(table: &Table, common: &Common) -> String {
     common.out.table(header.each_ref().map(String::as_str), rows.collect())
 }
 
-fn plan(args: &LockingArgs, common: &Common) -> Result<Plan, CliError> {
-    if !args.spawn.is_empty() {
-        let list = args.spawn.join(",");
+/// What `--spawn` starts must not be named by another setting too.
+fn check_spawned(args: &LockingArgs, common: &Common) -> Result<(), CliError> {
+    let named = |server| match server {
+        Server::Postgres => Some((&common.store, "documents")).filter(|(given, _)| given.origin != Origin::Default),
+        Server::Redis => common.locks.as_ref().map(|given| (given, "locks")),
+    };
+    for server in &args.spawn {
+        let Some((given, what)) = named(*server) else { continue };
         return Err(CliError::input(format!(
-            "--spawn {list}: this build starts no servers; it has the embedded engines, which need none: leave --spawn out"
+            "--spawn {server} starts a server for {what}, but {} names {} for them; leave one of the two out",
+            given.origin,
+            given.identity()
         )));
     }
+    Ok(())
+}
+
+/// The peer's program, if one is to be compared with, and whether what was named can hold its data.
+fn program(args: &LockingArgs, common: &Common) -> Result<Option<Program>, CliError> {
+    let Some(peer) = &args.compare else { return Ok(None) };
+    let starts = |server| args.spawn.contains(&server);
+    let documents = starts(Server::Postgres) || common.store.url.starts_with("postgres");
+    let locks = starts(Server::Redis) || common.locks.as_ref().is_some_and(|given| given.url.starts_with("redis"));
+    if !(documents && locks) {
+        return Err(CliError::input(format!(
+            "--compare {peer} needs PostgreSQL for documents and Redis for locks: add --spawn redis,postgres, or name both with --store and --locks"
+        )));
+    }
+    // The source tree: this one, or that which this build comes from.
+    let roots = [Path::new("."), Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."))];
+    Program::python(&roots).map(Some).map_err(|error| CliError::Experiment(with_causes(&error)))
+}
+
+fn plan(
+    args: &LockingArgs,
+    common: &Common,
+    workload: Workload,
+    servers: &Servers,
+    program: Option<Program>,
+) -> Result<Plan, CliError> {
+    let trouble = |error: &dyn std::error::Error| CliError::Experiment(with_causes(error));
     let mut treatments = args.treatments.clone();
     treatments.sort_unstable();
     treatments.dedup();
-    let given = common.store.origin != Origin::Default;
-    let store = if given { Some(common.store.address()?) } else { None };
-    let locks = common.locks.as_ref().map(Given::address).transpose()?;
     let seed = args.seed.unwrap_or_else(|| u64::from(rand::random::<u32>()));
+    let command = command(args, common, &treatments, seed);
+    let store = match servers.store().map_err(|error| trouble(&error))? {
+        Some(spawned) => Place::At(spawned),
+        None if common.store.origin == Origin::Default => Place::Fresh,
+        None => Place::At(common.store.address()?),
+    };
+    let locks = match (servers.locks().map_err(|error| trouble(&error))?, &common.locks) {
+        (Some(spawned), _) => Place::At(spawned),
+        (None, Some(given)) => Place::At(given.address()?),
+        // A server that was started for documents alone leaves the locks to this machine.
+        (None, None) if args.spawn.contains(&Server::Postgres) => Place::Fresh,
+        (None, None) => store.clone(),
+    };
+    let peer: Option<Peer> = match (program, &store, &locks) {
+        (Some(program), Place::At(store), Place::At(locks)) => {
+            treatments.extend(Treatment::PEERS);
+            Some(program.on(store.clone(), locks.clone()))
+        }
+        _ => None,
+    };
     let executable = std::env::current_exe().map_err(|source| CliError::Io {
         what: "this program cannot find itself, to start agents".to_owned(),
         remedy: "call it by its full path",
         source,
     })?;
     Ok(Plan {
-        workload: workload(args, common)?,
+        workload,
         trials: args.trials as usize,
-        command: command(args, common, &treatments, seed),
+        command,
         treatments,
         seed,
         store,
         locks,
+        servers: servers.facts().map_err(|error| trouble(&error))?,
+        peer,
         scratch: PathBuf::from(".mutext"),
         agent_command: vec![executable.into(), OsString::from("experiment"), OsString::from("agent")],
         commit: source_commit(),
@@ -265,6 +335,9 @@ fn command(args: &LockingArgs, common: &Common, treatments: &[Treatment], seed: 
     add("--pause", args.pause.map(milliseconds));
     add("--ttl", args.ttl.map(milliseconds));
     add("--wait", args.wait.map(milliseconds));
+    let spawn: Vec<&str> = args.spawn.iter().map(|server| server.name()).collect();
+    add("--spawn", (!spawn.is_empty()).then(|| spawn.join(",")));
+    add("--compare", args.compare.clone());
     let store = (common.store.origin != Origin::Default).then_some(&common.store);
     add("--store", store.map(Given::identity));
     add("--locks", common.locks.as_ref().map(Given::identity));

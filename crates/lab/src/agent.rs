@@ -1,7 +1,8 @@
 //! One agent: a process of its own that uses the public library as anyone would, and writes down what happened.
 //!
-//! It reads its task from standard input, answers `ready`, waits for a line, works, and ends with its log as JSON.
-//! The log is kept in memory meanwhile, so that writing it costs no update anything.
+//! It reads its task from standard input, where nobody else sees the passwords in it, tries itself out on a document of
+//! its own, answers `ready`, waits for a line, works, and ends with its log as JSON. The log is kept in memory
+//! meanwhile, so that writing it costs no update anything. A peer's agents speak the same protocol.
 
 use std::cell::RefCell;
 use std::io::{BufRead, Write};
@@ -15,7 +16,7 @@ use rustix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
 
 use crate::results::{Treatment, Workload};
-use crate::workload::Choices;
+use crate::workload::Step;
 
 /// How long one update may go on being tried.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -33,10 +34,13 @@ pub struct AgentTask {
     pub agent: usize,
     /// How it protects its updates.
     pub treatment: Treatment,
-    /// What it does.
+    /// The parameters of what it does.
     pub workload: Workload,
-    /// The trial's seed.
-    pub seed: u64,
+    /// What it does.
+    pub schedule: Vec<Step>,
+    /// The document that it tries itself out on: an update that nobody counts, after which connections, prepared
+    /// statements and scripts are in place as they are in any program that has run for a while.
+    pub warm_up: String,
 }
 
 /// What an agent saw and did.
@@ -103,6 +107,9 @@ pub enum AgentError {
     /// The store could not be opened.
     #[error(transparent)]
     Open(#[from] Error),
+    /// Not even an update of a document that nobody else uses went through.
+    #[error("no update is possible: {0}")]
+    WarmUp(String),
 }
 
 /// The whole life of an agent process.
@@ -113,6 +120,7 @@ pub async fn live() -> Result<(), AgentError> {
     let mutext = Mutext::open(&task.store, Some(&task.locks)).await?;
     let settings = settings(&task)?;
     let context = mutext.context(task.context.as_str(), settings)?;
+    warm_up(&task, &context).await?;
     say("ready")?;
     std::io::stdin().lock().read_line(&mut line)?;
     let log = work(&task, &context).await;
@@ -135,21 +143,38 @@ fn settings(task: &AgentTask) -> Result<Settings, Error> {
     Ok(settings)
 }
 
-async fn work(task: &AgentTask, context: &Context) -> AgentLog {
-    let mut choices = Choices::new(&task.workload, task.seed, task.agent);
+async fn warm_up(task: &AgentTask, context: &Context) -> Result<(), AgentError> {
     let log = RefCell::new(AgentLog::default());
-    for number in 0..task.workload.updates_per_agent {
-        let (pause, path) = choices.draw();
-        tokio::time::sleep(pause).await;
+    let id = "warm-up".to_owned();
+    let update = Update { context, log: &log, id, think: Duration::ZERO, stops: RefCell::new(None) };
+    update.run(task.treatment, &DocumentPath::new(task.warm_up.as_str()).map_err(Error::from)?).await;
+    let first = log.into_inner().errors.into_iter().next();
+    first.map_or(Ok(()), |error| Err(AgentError::WarmUp(error)))
+}
+
+async fn work(task: &AgentTask, context: &Context) -> AgentLog {
+    let log = RefCell::new(AgentLog::default());
+    for (number, step) in task.schedule.iter().enumerate() {
+        sleep(step.pause()).await;
         let id = format!("{}-{number}", task.agent);
         let stops = task.workload.stop_ms.filter(|_| task.agent == 0 && number == 0);
         let update = Update { context, log: &log, id, think: think_time(&task.workload), stops: RefCell::new(stops) };
-        match DocumentPath::new(path) {
+        match DocumentPath::new(step.path.as_str()) {
             Ok(path) => update.run(task.treatment, &path).await,
             Err(error) => log.borrow_mut().errors.push(error.to_string()),
         }
     }
     log.into_inner()
+}
+
+/// Sleeps to the microsecond, as a peer's agents do: the runtime's own timer counts in whole milliseconds.
+async fn sleep(duration: Duration) {
+    if !duration.is_zero() {
+        // Where no thread can be had, the runtime's timer is good enough.
+        if tokio::task::spawn_blocking(move || std::thread::sleep(duration)).await.is_err() {
+            tokio::time::sleep(duration).await;
+        }
+    }
 }
 
 fn think_time(workload: &Workload) -> Duration {
@@ -194,6 +219,10 @@ impl Update<'_> {
                     let settings = self.context.settings();
                     let strategy = Strategy::Lease { ttl: settings.ttl, wait: settings.wait };
                     self.by_library(strategy, path, &notes).await
+                }
+                Treatment::PythonBaseline | Treatment::PythonLocking => {
+                    self.log.borrow_mut().errors.push(format!("{} is for the peer's agents", treatment.name()));
+                    return;
                 }
             };
             match outcome {
@@ -296,9 +325,7 @@ impl Update<'_> {
         if let Some(stop_ms) = self.stops.borrow_mut().take() {
             stop_this_process(stop_ms, &mut self.log.borrow_mut().errors);
         }
-        if !self.think.is_zero() {
-            tokio::time::sleep(self.think).await;
-        }
+        sleep(self.think).await;
         let mut ids: Vec<String> = match document {
             Some(document) => document.content.parse()?,
             None => Vec::new(),

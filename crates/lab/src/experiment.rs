@@ -11,9 +11,40 @@ use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
 
 use crate::machine;
+use crate::peer::Peer;
 use crate::results::{Metadata, Results, Treatment, Trial, Workload};
 use crate::trial::{self, TrialError, TrialPlan};
 use crate::workload::trial_seed;
+
+/// Where documents or locks lie.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Place {
+    /// In a fresh embedded store for each trial.
+    Fresh,
+    /// In engines that are there, and that others may use too.
+    At(Address),
+}
+
+impl Place {
+    fn in_trial(&self, fresh: &Path) -> Address {
+        match self {
+            Self::Fresh => Address::embedded(fresh),
+            Self::At(address) => address.clone(),
+        }
+    }
+
+    /// As a report may show it: without any password.
+    fn shown(&self) -> String {
+        match self {
+            Self::Fresh => "embedded (a fresh directory for each trial)".to_owned(),
+            Self::At(address) => address.to_string(),
+        }
+    }
+
+    fn is_embedded(&self) -> bool {
+        self.shown().starts_with("embedded")
+    }
+}
 
 /// What an experiment is to do.
 #[derive(Debug, Clone)]
@@ -26,10 +57,14 @@ pub struct Plan {
     pub workload: Workload,
     /// The seed of every random choice.
     pub seed: u64,
-    /// Where the documents lie; a fresh embedded store for each trial where it is `None`.
-    pub store: Option<Address>,
-    /// Where the locks lie; with the documents where it is `None`.
-    pub locks: Option<Address>,
+    /// Where the documents lie.
+    pub store: Place,
+    /// Where the locks lie.
+    pub locks: Place,
+    /// Versions and settings of the servers, as far as they are known, one fact a line.
+    pub servers: Vec<String>,
+    /// Who carries out the treatments that are not ours.
+    pub peer: Option<Peer>,
     /// Where fresh stores are made: on the disk that is to be measured.
     pub scratch: PathBuf,
     /// The program that lives an agent's life, and its arguments.
@@ -61,6 +96,9 @@ pub enum ExperimentError {
         /// What the system says.
         source: std::io::Error,
     },
+    /// A treatment is the peer's, and there is none.
+    #[error("{} needs the peer that carries it out; add --compare python", _0.name())]
+    NoPeer(Treatment),
 }
 
 /// Runs the whole experiment; `watch` is shown each trial as it ends. Where `stop` is ready first, the trial under
@@ -121,14 +159,14 @@ fn trial_plan(
     order: usize,
     treatment: Treatment,
 ) -> Result<(TrialPlan, Option<tempfile::TempDir>), ExperimentError> {
-    let scratch = match plan.store {
-        Some(_) => None,
-        None => Some(fresh_directory(&plan.scratch)?),
-    };
-    let store = match (&plan.store, &scratch) {
-        (Some(store), _) => store.clone(),
-        (None, Some(scratch)) => Address::embedded(scratch.path()),
-        (None, None) => Address::embedded(&plan.scratch),
+    let needs_scratch = !treatment.is_peer() && [&plan.store, &plan.locks].contains(&&Place::Fresh);
+    let scratch = needs_scratch.then(|| fresh_directory(&plan.scratch)).transpose()?;
+    let fresh = scratch.as_ref().map_or(plan.scratch.as_path(), tempfile::TempDir::path);
+    let (store, locks, agent_command) = if treatment.is_peer() {
+        let peer = plan.peer.clone().ok_or(ExperimentError::NoPeer(treatment))?;
+        (peer.store, peer.locks, peer.command)
+    } else {
+        (plan.store.in_trial(fresh), plan.locks.in_trial(fresh), plan.agent_command.clone())
     };
     let plan = TrialPlan {
         trial,
@@ -136,11 +174,11 @@ fn trial_plan(
         treatment,
         seed: trial_seed(plan.seed, trial),
         workload: plan.workload.clone(),
-        locks: plan.locks.clone().unwrap_or_else(|| store.clone()),
         store,
+        locks,
         // A store that others use, or that was used before, is not touched: nobody else has this context.
         context: format!("laboratory-{}", &LeaseId::random().to_string()[..12]),
-        agent_command: plan.agent_command.clone(),
+        agent_command,
     };
     Ok((plan, scratch))
 }
@@ -151,9 +189,8 @@ fn fresh_directory(dir: &Path) -> Result<tempfile::TempDir, ExperimentError> {
 }
 
 fn metadata(plan: &Plan, started_at: String) -> Metadata {
-    let fresh = "embedded (a fresh directory for each trial)";
-    let shown = |address: &Option<Address>| address.as_ref().map(ToString::to_string);
-    let store = shown(&plan.store).unwrap_or_else(|| fresh.to_owned());
+    let mut engines = machine::engines(plan.store.is_embedded(), plan.locks.is_embedded());
+    engines.extend(plan.servers.iter().chain(plan.peer.iter().flat_map(|peer| &peer.facts)).cloned());
     Metadata {
         experiment: "locking-mechanism".to_owned(),
         command: plan.command.clone(),
@@ -165,9 +202,9 @@ fn metadata(plan: &Plan, started_at: String) -> Metadata {
         trials: plan.trials,
         treatments: plan.treatments.clone(),
         workload: plan.workload.clone(),
-        locks: shown(&plan.locks).unwrap_or_else(|| store.clone()),
-        store,
-        engines: machine::engines(),
+        locks: plan.locks.shown(),
+        store: plan.store.shown(),
+        engines,
         machine: machine::describe(&plan.scratch),
         interrupted: false,
     }
@@ -184,8 +221,10 @@ mod tests {
             trials: 20,
             workload: profile("published").unwrap(),
             seed: 42,
-            store: None,
-            locks: None,
+            store: Place::Fresh,
+            locks: Place::Fresh,
+            servers: Vec::new(),
+            peer: None,
             scratch: PathBuf::from("."),
             agent_command: Vec::new(),
             command: String::new(),

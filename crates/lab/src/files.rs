@@ -79,7 +79,7 @@ struct TrialRow {
 /// What each column means, for `metadata.yaml`.
 const COLUMNS: [(&str, &str); 21] = [
     ("trial", "repetition, from 1; trials of one number ran next to each other and share their workload"),
-    ("treatment", "what was compared"),
+    ("treatment", "what was compared; those named python ran in the Python reproduction"),
     ("order", "place in the whole experiment's order, from 1"),
     ("seed", "seed of the trial's workload"),
     ("started_s", "seconds since the experiment's start"),
@@ -117,7 +117,7 @@ pub fn write_all(root: &Path, results: &Results, summary: &Summary) -> Result<Ve
     let comparison = serde_json::to_string_pretty(&performance_comparison_json(results, summary))
         .map_err(|error| malformed(&data.join("performance-comparison.json"), &error))?;
     let (baseline, others): (Vec<&Trial>, Vec<&Trial>) =
-        results.trials.iter().partition(|trial| trial.treatment == Treatment::Baseline);
+        results.trials.iter().partition(|trial| trial.treatment.is_baseline());
     let drawn = charts::draw(results, summary)?;
     let mut files = vec![
         (data.join(BASELINE), trials_csv(&data.join(BASELINE), &baseline)?),

@@ -53,7 +53,7 @@ pub fn judge(treatment: Treatment, logs: &[AgentLog], documents: &FinalDocuments
     judge_histories(&updates, documents, &mut findings);
     if treatment.takes_lease() {
         judge_sections(&updates, &mut findings);
-        // The store of an unfenced treatment never saw a token: only the grants can be judged.
+        // The store of an unfenced treatment never saw a token: only the grants can be judged. A peer has no tokens.
         judge_tokens(&updates, treatment != Treatment::Unfenced, &mut findings);
     }
     findings
@@ -122,7 +122,8 @@ fn judge_sections(updates: &[(u64, &UpdateRecord)], findings: &mut Findings) {
         .filter(|(_, update)| update.returned.is_some())
         .map(|(process, update)| Section {
             process: *process,
-            lease: update.token.map(|token| token.owner.to_string()).unwrap_or_default(),
+            // A lock without tokens has no name of its own: the update's stands for it.
+            lease: update.token.map_or_else(|| update.id.clone(), |token| token.owner.to_string()),
             resource: update.path.clone(),
             exclusive: true,
             entered: update.entered,

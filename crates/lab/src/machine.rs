@@ -53,10 +53,10 @@ fn file_system(dir: &Path, mounts: &str) -> Option<String> {
     Some(format!("file system of the stores: {kind}"))
 }
 
-/// Versions and settings of the engines, one line each.
-pub fn engines() -> Vec<String> {
-    vec![
-        format!("embedded documents: SQLite {}, WAL, synchronous=FULL", mutext::SQLITE_VERSION),
-        format!("embedded locks: SQLite {}, WAL, synchronous=OFF, for one boot", mutext::SQLITE_VERSION),
-    ]
+/// Versions and settings of the engines that are built in, one line each, as far as they are used.
+pub fn engines(documents: bool, locks: bool) -> Vec<String> {
+    let sqlite = mutext::SQLITE_VERSION;
+    let documents = documents.then(|| format!("embedded documents: SQLite {sqlite}, WAL, synchronous=FULL"));
+    let locks = locks.then(|| format!("embedded locks: SQLite {sqlite}, WAL, synchronous=OFF, for one boot"));
+    documents.into_iter().chain(locks).collect()
 }

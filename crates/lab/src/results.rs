@@ -19,11 +19,29 @@ pub enum Treatment {
     Optimistic,
     /// Lease, fence and revision: what the product does.
     Protected,
+    /// The published experiment in Python, without a lock: the baseline of the next.
+    #[serde(rename = "python baseline")]
+    PythonBaseline,
+    /// The published experiment in Python, under redis-py's lock.
+    #[serde(rename = "python locking")]
+    PythonLocking,
 }
 
 impl Treatment {
     /// All of them, in the order in which tables show them.
-    pub const ALL: [Self; 5] = [Self::Baseline, Self::Unfenced, Self::Locking, Self::Optimistic, Self::Protected];
+    pub const ALL: [Self; 7] = [
+        Self::Baseline,
+        Self::Unfenced,
+        Self::Locking,
+        Self::Optimistic,
+        Self::Protected,
+        Self::PythonBaseline,
+        Self::PythonLocking,
+    ];
+    /// Those that agents of ours carry out; the others are the peer's.
+    pub const OURS: [Self; 5] = [Self::Baseline, Self::Unfenced, Self::Locking, Self::Optimistic, Self::Protected];
+    /// Those of the peer, whose agents are not ours.
+    pub const PEERS: [Self; 2] = [Self::PythonBaseline, Self::PythonLocking];
 
     /// The name on the command line, in files and in tables.
     pub const fn name(self) -> &'static str {
@@ -33,19 +51,36 @@ impl Treatment {
             Self::Locking => "locking",
             Self::Optimistic => "optimistic",
             Self::Protected => "protected",
+            Self::PythonBaseline => "python baseline",
+            Self::PythonLocking => "python locking",
         }
     }
 
     /// Whether agents take a lease, so that critical sections and tokens can be judged.
     pub const fn takes_lease(self) -> bool {
-        matches!(self, Self::Unfenced | Self::Locking | Self::Protected)
+        matches!(self, Self::Unfenced | Self::Locking | Self::Protected | Self::PythonLocking)
+    }
+
+    /// Whether the peer's agents carry it out.
+    pub const fn is_peer(self) -> bool {
+        matches!(self, Self::PythonBaseline | Self::PythonLocking)
+    }
+
+    /// What it is compared with: the same agents without any protection.
+    pub const fn baseline(self) -> Self {
+        if self.is_peer() { Self::PythonBaseline } else { Self::Baseline }
+    }
+
+    /// Whether it is what others are compared with.
+    pub const fn is_baseline(self) -> bool {
+        matches!(self, Self::Baseline | Self::PythonBaseline)
     }
 }
 
 /// The workload's parameters: with the seed, they decide every choice that an agent makes.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Workload {
-    /// The profile's name: `published`, `bare` or `hot`.
+    /// The profile's name: `published`, `bare`, `single` or `hot`.
     pub profile: String,
     /// Agent processes a trial.
     pub agents: usize,

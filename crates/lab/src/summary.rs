@@ -102,7 +102,7 @@ pub struct Overhead {
     pub pairs: usize,
 }
 
-/// One treatment, compared with the baseline.
+/// One treatment, compared with its baseline.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Comparison {
     /// Which.
@@ -120,7 +120,7 @@ pub struct Comparison {
 pub struct Summary {
     /// Each treatment that ran, in the order of the tables.
     pub treatments: Vec<TreatmentSummary>,
-    /// Each of them but the baseline, compared with it.
+    /// Each of them but the baselines, compared with its baseline.
     pub comparisons: Vec<Comparison>,
     /// The success criteria.
     pub criteria: Vec<Criterion>,
@@ -133,7 +133,7 @@ impl Summary {
     pub fn of(results: &Results) -> Self {
         let ran = Treatment::ALL.into_iter().filter(|treatment| results.of(*treatment).next().is_some());
         let treatments: Vec<TreatmentSummary> = ran.map(|treatment| describe(results, treatment)).collect();
-        let others = treatments.iter().filter(|summary| summary.treatment != Treatment::Baseline);
+        let others = treatments.iter().filter(|summary| !summary.treatment.is_baseline());
         let comparisons: Vec<Comparison> = others.map(|other| compare(results, &treatments, other)).collect();
         let criteria = criteria::judge(results, &treatments, &comparisons);
         let baseline_range = baseline_range(results, &treatments);
@@ -153,6 +153,13 @@ impl Summary {
     /// One treatment's description, if it ran.
     pub fn treatment(&self, treatment: Treatment) -> Option<&TreatmentSummary> {
         self.treatments.iter().find(|summary| summary.treatment == treatment)
+    }
+
+    /// How often our mean time to acquire fits into the peer's, if both were measured.
+    pub fn acquired_quicker(&self, treatment: Treatment) -> Option<f64> {
+        let mean = |treatment| Some(self.treatment(treatment)?.acquire_ms?.mean);
+        let (peer, ours) = (mean(Treatment::PythonLocking)?, mean(treatment)?);
+        (!treatment.is_peer() && ours > 0.0).then_some(peer / ours)
     }
 
     /// One treatment's comparison, if both ran.
@@ -199,11 +206,12 @@ fn trial_means(results: &Results, treatment: Treatment) -> BTreeMap<usize, f64> 
 }
 
 fn compare(results: &Results, treatments: &[TreatmentSummary], other: &TreatmentSummary) -> Comparison {
-    let baseline = treatments.iter().find(|summary| summary.treatment == Treatment::Baseline);
+    let base = other.treatment.baseline();
+    let baseline = treatments.iter().find(|summary| summary.treatment == base);
     let corruption = baseline.and_then(|baseline| {
         Contingency::of((baseline.corrupt_trials, baseline.trials), (other.corrupt_trials, other.trials))
     });
-    let (of_baseline, of_other) = (trial_means(results, Treatment::Baseline), trial_means(results, other.treatment));
+    let (of_baseline, of_other) = (trial_means(results, base), trial_means(results, other.treatment));
     let pairs: Vec<(f64, f64)> =
         of_baseline.iter().filter_map(|(trial, time)| Some((*time, *of_other.get(trial)?))).collect();
     let (times_a, times_b): (Vec<f64>, Vec<f64>) = pairs.iter().copied().unzip();

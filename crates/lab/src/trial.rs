@@ -1,20 +1,16 @@
 //! One trial: prepare the documents, let the agents work, gather, judge.
 
 use std::ffi::OsString;
-use std::process::{ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use mutext::{Address, AgentName, Commit, Content, Context, DocumentPath, Mutext, Precondition, Settings};
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
-use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 
 use crate::agent::{AgentLog, AgentTask};
 use crate::judge::{FinalDocuments, Findings, judge};
+use crate::peer::{AGENT, KEEPER, KeeperTask};
+use crate::process::Process;
 use crate::results::{Sample, Treatment, Trial, Workload};
 use crate::workload;
-
-/// How long an agent may take to get ready.
-const READY_WITHIN: Duration = Duration::from_secs(30);
 
 /// What one trial is to do.
 #[derive(Debug, Clone)]
@@ -35,7 +31,7 @@ pub struct TrialPlan {
     pub locks: Address,
     /// A context that nobody else uses.
     pub context: String,
-    /// The program that lives an agent's life, and its arguments.
+    /// The program that lives an agent's life, and its arguments; the peer's, where the treatment is the peer's.
     pub agent_command: Vec<OsString>,
 }
 
@@ -54,10 +50,10 @@ pub enum TrialError {
         source: std::io::Error,
     },
     /// An agent ended before its time.
-    #[error("agent {agent} {what}{}", said(stderr))]
+    #[error("{name} {what}{}", said(stderr))]
     Agent {
-        /// Which one, from 0.
-        agent: usize,
+        /// Which one, as in `agent 0`.
+        name: String,
         /// What it did.
         what: String,
         /// What it said on standard error.
@@ -80,14 +76,21 @@ pub struct TrialOutcome {
 
 /// Runs one trial. Dropping the future kills its agents.
 pub async fn run(plan: &TrialPlan, started: Instant) -> Result<TrialOutcome, TrialError> {
-    let mutext = Mutext::open(&plan.store, Some(&plan.locks)).await?;
-    let context = mutext
-        .context(plan.context.as_str(), Settings::new(AgentName::new("laboratory").map_err(mutext::Error::from)?))?;
-    prepare(&context, plan.workload.documents).await?;
-
+    let ground = Ground::prepare(plan).await?;
+    let role = plan.treatment.is_peer().then_some(AGENT);
     let mut agents = Vec::with_capacity(plan.workload.agents);
     for agent in 0..plan.workload.agents {
-        agents.push(Agent::start(plan, agent)?);
+        let task = AgentTask {
+            store: plan.store.clone(),
+            locks: plan.locks.clone(),
+            context: plan.context.clone(),
+            agent,
+            treatment: plan.treatment,
+            workload: plan.workload.clone(),
+            schedule: workload::schedule(&plan.workload, plan.seed, agent),
+            warm_up: workload::warm_up_path(agent),
+        };
+        agents.push(Process::start(format!("agent {agent}"), &plan.agent_command, role, &task)?);
     }
     for agent in &mut agents {
         agent.get_ready().await?;
@@ -97,35 +100,66 @@ pub async fn run(plan: &TrialPlan, started: Instant) -> Result<TrialOutcome, Tri
         agent.go().await?;
     }
     let patience = patience(&plan.workload);
-    let mut logs = Vec::with_capacity(agents.len());
+    let mut logs: Vec<AgentLog> = Vec::with_capacity(agents.len());
     for agent in agents {
         logs.push(agent.finish(patience.saturating_sub(began.elapsed())).await?);
     }
     let duration_ms = began.elapsed().as_secs_f64() * 1000.0;
-    let documents = finals(&context, plan.workload.documents).await?;
+    let documents = ground.finals(plan).await?;
     let findings = judge(plan.treatment, &logs, &documents);
     Ok(outcome(plan, started_s, duration_ms, &logs, findings))
 }
 
-/// The documents that the agents share, each an empty list.
-async fn prepare(context: &Context, documents: usize) -> Result<(), mutext::Error> {
-    let mut commit = Commit::new(context.agent().clone());
-    for document in 0..documents {
-        let path = DocumentPath::new(workload::path(document))?;
-        commit = commit.put(path, Content::parse_json("[]")?, Precondition::Absent);
-    }
-    context.commit(commit).await.map(drop)
+/// The documents that the agents of a trial share, each an empty list in the beginning.
+enum Ground {
+    Ours(Box<(Mutext, Context)>),
+    /// Only the peer knows how it keeps documents: a process of its makes them, and hands them over in the end.
+    Peers(Box<Process>),
 }
 
-async fn finals(context: &Context, documents: usize) -> Result<FinalDocuments, mutext::Error> {
-    let mut finals = FinalDocuments::new();
-    for document in 0..documents {
-        let path = workload::path(document);
-        if let Some(document) = context.get(path.as_str()).await? {
-            finals.insert(path, document.content.as_str().to_owned());
+impl Ground {
+    async fn prepare(plan: &TrialPlan) -> Result<Self, TrialError> {
+        let shared = (0..plan.workload.documents).map(workload::path);
+        if plan.treatment.is_peer() {
+            let documents = shared.chain((0..plan.workload.agents).map(workload::warm_up_path)).collect();
+            let task = KeeperTask { store: plan.store.clone(), context: plan.context.clone(), documents };
+            let mut keeper = Process::start("the keeper".to_owned(), &plan.agent_command, Some(KEEPER), &task)?;
+            keeper.get_ready().await?;
+            return Ok(Self::Peers(Box::new(keeper)));
+        }
+        let mutext = Mutext::open(&plan.store, Some(&plan.locks)).await?;
+        let laboratory = AgentName::new("laboratory").map_err(mutext::Error::from)?;
+        let context = mutext.context(plan.context.as_str(), Settings::new(laboratory))?;
+        let content = Content::parse_json("[]").map_err(mutext::Error::from)?;
+        let mut commit = Commit::new(context.agent().clone());
+        for path in shared {
+            let path = DocumentPath::new(path).map_err(mutext::Error::from)?;
+            commit = commit.put(path, content.clone(), Precondition::Absent);
+        }
+        context.commit(commit).await?;
+        Ok(Self::Ours(Box::new((mutext, context))))
+    }
+
+    /// The shared documents as they are.
+    async fn finals(self, plan: &TrialPlan) -> Result<FinalDocuments, TrialError> {
+        match self {
+            Self::Ours(ours) => {
+                let (mutext, context) = *ours;
+                let mut finals = FinalDocuments::new();
+                for path in (0..plan.workload.documents).map(workload::path) {
+                    if let Some(document) = context.get(path.as_str()).await? {
+                        finals.insert(path, document.content.as_str().to_owned());
+                    }
+                }
+                mutext.finish().await;
+                Ok(finals)
+            }
+            Self::Peers(mut keeper) => {
+                keeper.go().await?;
+                keeper.finish(patience(&plan.workload)).await
+            }
         }
     }
-    Ok(finals)
 }
 
 /// How long the agents of a trial may take: far longer than they need, so that a hang is an error and not forever.
@@ -174,94 +208,4 @@ fn outcome(plan: &TrialPlan, started_s: f64, duration_ms: f64, logs: &[AgentLog]
         evidence,
     };
     TrialOutcome { trial, samples }
-}
-
-/// An agent's process, as its parent sees it. Killed when dropped.
-struct Agent {
-    number: usize,
-    child: Child,
-    stdin: ChildStdin,
-    stdout: BufReader<ChildStdout>,
-    task: String,
-}
-
-impl Agent {
-    fn start(plan: &TrialPlan, agent: usize) -> Result<Self, TrialError> {
-        let task = AgentTask {
-            store: plan.store.clone(),
-            locks: plan.locks.clone(),
-            context: plan.context.clone(),
-            agent,
-            treatment: plan.treatment,
-            workload: plan.workload.clone(),
-            seed: plan.seed,
-        };
-        let refuse = |what: &str| TrialError::Agent { agent, what: what.to_owned(), stderr: String::new() };
-        let task = serde_json::to_string(&task).map_err(|error| refuse(&format!("has no task: {error}")))?;
-        let Some((program, arguments)) = plan.agent_command.split_first() else {
-            return Err(refuse("has no program"));
-        };
-        let mut command = Command::new(program);
-        command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
-        let program = program.to_string_lossy().into_owned();
-        let mut child = command.spawn().map_err(|source| TrialError::Start { program, source })?;
-        let (stdin, stdout) = match (child.stdin.take(), child.stdout.take()) {
-            (Some(stdin), Some(stdout)) => (stdin, BufReader::new(stdout)),
-            _ => return Err(refuse("has no pipes")),
-        };
-        Ok(Self { number: agent, child, stdin, stdout, task })
-    }
-
-    async fn get_ready(&mut self) -> Result<(), TrialError> {
-        let task = format!("{}\n", self.task);
-        if self.stdin.write_all(task.as_bytes()).await.is_err() {
-            return Err(self.failed("ended before its task").await);
-        }
-        match tokio::time::timeout(READY_WITHIN, self.line()).await {
-            Ok(Some(line)) if line == "ready" => Ok(()),
-            Ok(_) => Err(self.failed("ended before it was ready").await),
-            Err(_) => Err(self.failed("was not ready in time").await),
-        }
-    }
-
-    async fn go(&mut self) -> Result<(), TrialError> {
-        match self.stdin.write_all(b"go\n").await {
-            Ok(()) => Ok(()),
-            Err(_) => Err(self.failed("ended before its work").await),
-        }
-    }
-
-    async fn finish(mut self, patience: Duration) -> Result<AgentLog, TrialError> {
-        let Ok(line) = tokio::time::timeout(patience, self.line()).await else {
-            return Err(self.failed("did not finish in time").await);
-        };
-        match line.as_deref().map(serde_json::from_str) {
-            Some(Ok(log)) => {
-                // It has said all it had to say; reap it.
-                let _ = tokio::time::timeout(READY_WITHIN, self.child.wait()).await;
-                Ok(log)
-            }
-            _ => Err(self.failed("ended without its log").await),
-        }
-    }
-
-    async fn line(&mut self) -> Option<String> {
-        let mut line = String::new();
-        match self.stdout.read_line(&mut line).await {
-            Ok(1..) => Some(line.trim_end().to_owned()),
-            _ => None,
-        }
-    }
-
-    /// What became of it, with what it said; it is killed if it still lives.
-    async fn failed(&mut self, what: &str) -> TrialError {
-        let _ = self.child.start_kill();
-        let status = self.child.wait().await.ok();
-        let mut stderr = String::new();
-        if let Some(mut pipe) = self.child.stderr.take() {
-            let _ = pipe.read_to_string(&mut stderr).await;
-        }
-        let status = status.map(|status: ExitStatus| format!(" ({status})")).unwrap_or_default();
-        TrialError::Agent { agent: self.number, what: format!("{what}{status}"), stderr }
-    }
 }

@@ -1,5 +1,6 @@
 //! The report to read: one content, rendered as Markdown and as a single HTML page, so that the two never disagree.
 
+mod beside;
 mod content;
 mod html;
 mod markdown;

@@ -1,5 +1,6 @@
 //! The tables of the verdict, for the terminal and for the report.
 
+use super::beside::{beside_published, has_peer};
 use crate::stats::Distribution;
 use crate::summary::{Summary, Verdict};
 
@@ -23,13 +24,16 @@ impl Table {
 pub struct VerdictTables {
     /// One row a treatment.
     pub treatments: Table,
+    /// Ours beside the published figures and Python's, where a peer ran.
+    pub beside: Option<Table>,
     /// One row a criterion.
     pub criteria: Table,
 }
 
-/// Both tables.
+/// All of them.
 pub fn verdict_tables(summary: &Summary) -> VerdictTables {
-    VerdictTables { treatments: treatments(summary), criteria: criteria(summary) }
+    let beside = has_peer(summary).then(|| beside_published(summary));
+    VerdictTables { treatments: treatments(summary), beside, criteria: criteria(summary) }
 }
 
 fn treatments(summary: &Summary) -> Table {
@@ -63,7 +67,7 @@ pub(super) fn dash() -> String {
     "–".to_owned()
 }
 
-fn spread(distribution: &Distribution) -> String {
+pub(super) fn spread(distribution: &Distribution) -> String {
     format!("{:.2} / {:.2} / {:.2}", distribution.mean, distribution.p50, distribution.p99)
 }
 

@@ -14,7 +14,9 @@ use crate::stats::Interval;
 /// - `overhead_percent`: an object by name, each with `mean`, `median`, `ci95` (an array of two, or null), `of_medians`,
 ///   `pairs`; a treatment with fewer than two pairs of trials is not there;
 /// - `tests`: an object by name, each with `corruption` (a [`Contingency`](crate::stats::Contingency)) and `time` (a
-///   [`Location`](crate::stats::Location)) against the baseline, or null;
+///   [`Location`](crate::stats::Location)) against its baseline, or null;
+/// - `acquired_quicker_than_peer`: an object by name: the peer's mean time to acquire by this treatment's; empty without
+///   `--compare`;
 /// - `criteria`: an array, each with `name`, `required`, `measured`, `verdict` (`pass`, `fail` or `notjudged`) and, where
 ///   it was not judged, `because`; `passed`: whether none failed and one was met;
 /// - `baseline_range`: on the `published` profile a sentence, else null;
@@ -41,6 +43,10 @@ pub fn performance_comparison_json(results: &Results, summary: &Summary) -> Valu
         let object = json!({ "corruption": comparison.corruption, "time": comparison.time });
         (comparison.treatment.name().to_owned(), object)
     });
+    let quicker = summary.treatments.iter().filter_map(|treatment| {
+        let treatment = treatment.treatment;
+        Some((treatment.name().to_owned(), json!(summary.acquired_quicker(treatment)?)))
+    });
     let (overhead, low, high) = published::OVERHEAD_PERCENT;
     json!({
         "experiment": results.metadata.experiment,
@@ -50,6 +56,7 @@ pub fn performance_comparison_json(results: &Results, summary: &Summary) -> Valu
         "treatments": treatments.collect::<serde_json::Map<_, _>>(),
         "overhead_percent": overheads.collect::<serde_json::Map<_, _>>(),
         "tests": tests.collect::<serde_json::Map<_, _>>(),
+        "acquired_quicker_than_peer": quicker.collect::<serde_json::Map<_, _>>(),
         "criteria": summary.criteria,
         "baseline_range": summary.baseline_range,
         "passed": summary.passed(),
