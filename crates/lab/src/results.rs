@@ -67,6 +67,7 @@ impl Treatment {
     }
 
     /// What it is compared with: the same agents without any protection.
+    #[must_use]
     pub const fn baseline(self) -> Self {
         if self.is_peer() { Self::PythonBaseline } else { Self::Baseline }
     }
