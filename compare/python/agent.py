@@ -107,10 +107,8 @@ class Agent:
         else:
             # Its defaults: one SET NX, and then a sleep of 100 ms after each try that fails.
             lock = self.redis.lock(f"{self.table}:{path}", timeout=self.ttl_s, blocking_timeout=self.wait_s)
-            while True:
-                record["asked"] = now_ns()
-                if lock.acquire():
-                    break
+            record["asked"] = now_ns()
+            while not self.acquire(lock):
                 self.log["timeouts"] += 1
                 if now_ns() - invoked > PATIENCE_S * 1e9:
                     self.log["errors"].append(f"no lock on {path} within {PATIENCE_S:.0f} s")
@@ -127,6 +125,15 @@ class Agent:
                     self.log["lost_leases"] += 1
         record["returned"] = now_ns()
         self.log["updates"].append(record)
+
+    def acquire(self, lock):
+        """One wait for the lock. redis-py gives up once its next try would come too late; the rest is waited here, so
+        that trying again does not become trying all the time."""
+        asked = now_ns()
+        if lock.acquire():
+            return True
+        time.sleep(max(0.0, self.wait_s - (now_ns() - asked) / 1e9))
+        return False
 
     def change(self, update_id, path):
         """psycopg2's defaults: the read begins a transaction, the commit after the write ends it."""

@@ -139,7 +139,11 @@ fn what_it_cannot_do_it_says_before_it_begins() {
     let dir = tempfile::tempdir().unwrap();
     for (arguments, status, parts) in [
         (vec!["--spawn", "redis,mysql"], 2, ["mysql", "redis, postgres"]),
-        (vec!["--spawn", "redis", "--locks", "redis://:secret@host"], 2, ["--spawn redis", "--locks names redis://host"]),
+        (
+            vec!["--spawn", "redis", "--locks", "redis://:secret@host"],
+            2,
+            ["--spawn redis", "--locks names redis://host"],
+        ),
         (vec!["--spawn", "postgres", "--store", "embedded:x"], 2, ["--spawn postgres", "--store names embedded:"]),
         (vec!["--compare", "java"], 2, ["java", "python"]),
         (vec!["--compare", "python"], 2, ["--compare python", "--spawn redis,postgres"]),

@@ -77,7 +77,7 @@ pub struct UpdateRecord {
     pub asked: Option<u64>,
     /// When it certainly held it.
     pub granted: Option<u64>,
-    /// From asking to holding, in milliseconds.
+    /// From asking for the first time to holding, in milliseconds.
     pub acquire_ms: Option<f64>,
     /// Its lease's token.
     pub token: Option<FencingToken>,
@@ -209,6 +209,8 @@ impl Update<'_> {
     async fn run(&self, treatment: Treatment, path: &DocumentPath) {
         let invoked = now_ns();
         let deadline = tokio::time::Instant::now() + PATIENCE;
+        // Waits that came to nothing are part of what it took to get the lease.
+        let mut in_vain = Duration::ZERO;
         loop {
             let notes = RefCell::new(Notes::default());
             let outcome = match treatment {
@@ -226,8 +228,16 @@ impl Update<'_> {
                 }
             };
             match outcome {
-                Ok(revision) => return self.record(path, invoked, notes.into_inner(), Some(revision)),
-                Err(error) if tokio::time::Instant::now() < deadline && self.may_retry(&error) => {}
+                Ok(revision) => {
+                    let mut notes = notes.into_inner();
+                    notes.waited = notes.waited.map(|waited| waited + in_vain);
+                    return self.record(path, invoked, notes, Some(revision));
+                }
+                Err(error) if tokio::time::Instant::now() < deadline && self.may_retry(&error) => {
+                    if let Error::Timeout { waited, .. } = error {
+                        in_vain += waited;
+                    }
+                }
                 Err(error) => {
                     let may_have_happened =
                         matches!(&error, Error::Engine(trouble) if trouble.effect == mutext::Effect::Unknown);
