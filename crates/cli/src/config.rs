@@ -170,10 +170,19 @@ impl Common {
     pub(crate) async fn open(&self) -> Result<(Mutext, Context), CliError> {
         let store = self.store.address()?;
         let locks = self.locks.as_ref().map(Given::address).transpose()?;
-        let mutext = Mutext::open(&store, locks.as_ref()).await?;
+        let opened = Mutext::open(&store, locks.as_ref()).await;
+        let mutext = opened.map_err(|error| self.with_origin(error, &store))?;
         let context = mutext.context(self.context.clone(), self.settings())?;
         crate::metrics::watch_queue(&context);
         Ok((mutext, context))
+    }
+
+    /// An address that names the wrong kind of engine: where it came from belongs to the error.
+    fn with_origin(&self, error: mutext::Error, store: &Address) -> CliError {
+        let mutext::Error::InvalidAddress { address, .. } = &error else { return error.into() };
+        let of_locks = self.locks.as_ref().filter(|_| *address != store.to_string());
+        let origin = of_locks.unwrap_or(&self.store).origin.to_string();
+        CliError::Setting { origin, source: Box::new(error) }
     }
 
     /// Opens both engines for `work`, and lets everything that it gave back arrive before it returns.

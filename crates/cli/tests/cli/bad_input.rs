@@ -107,7 +107,7 @@ fn a_name_or_an_address_that_is_not_valid_says_where_it_came_from() {
     with_a_document(|place| {
         place.run(&["--context", "a b", "ls"]).refused(2, &["--context", "\"a b\"", "use letters"]);
         let run = ran(place.mutext(&["ls"]).env("MUTEXT_STORE", "redis://:hunter2@localhost/0"));
-        run.refused(2, &["MUTEXT_STORE", "redis", "no engine", "embedded:DIR"]);
+        run.refused(2, &["MUTEXT_STORE", "redis", "locks, not documents", "--locks"]);
         assert!(!run.err.contains("hunter2"), "{run:?}");
         place.run(&["--locks", "file:x", "ls"]).refused(2, &["--locks", "file:x", "embedded:DIR"]);
         let run = ran(place.mutext(&["put", "plan.md", "x"]).env("MUTEXT_LEASE", "{}"));
