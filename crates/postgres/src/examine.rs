@@ -1,0 +1,175 @@
+//! Looks at the server's version, settings and reach, and says what would endanger what Mutext promises.
+
+use std::net::IpAddr;
+use std::time::{Duration, Instant, SystemTime};
+
+use mutext_contract::{Deadline, EngineError, Finding, Severity};
+use tokio_postgres::Row;
+
+use crate::link::{Link, Repeat};
+use crate::names::Names;
+use crate::options::{Host, PostgresOptions};
+use crate::schema;
+
+/// So many round trips are timed.
+const ROUND_TRIPS: usize = 20;
+/// More difference than this between two clocks makes times in histories hard to compare.
+const CLOCK_NOTE: Duration = Duration::from_secs(1);
+const CLOCK_WARNING: Duration = Duration::from_secs(60);
+/// A session that idles in a transaction longer than this is ended by most; ours never idle in one.
+const LOOK: &str = "SELECT current_setting('server_version'),
+    current_setting('fsync'), current_setting('full_page_writes'), current_setting('synchronous_commit'),
+    pg_is_in_recovery(), current_setting('transaction_read_only'),
+    coalesce((SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()), false),
+    current_setting('max_connections')::int, (SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend'),
+    current_setting('idle_in_transaction_session_timeout'), clock_timestamp(), pg_backend_pid()";
+
+pub(crate) async fn examine(
+    options: &PostgresOptions,
+    link: &Link,
+    names: &Names,
+    deadline: Deadline,
+) -> Result<Vec<Finding>, EngineError> {
+    let asked = SystemTime::now();
+    let rows = link.rows(Repeat::Reads, deadline, LOOK, &[]).await?;
+    let clock = asked + asked.elapsed().unwrap_or_default() / 2;
+    let version = format!("SELECT version FROM {}.mutext_schema", names.schema);
+    let version = link.rows(Repeat::Reads, deadline, &version, &[]).await?;
+    let mut trips = Vec::with_capacity(ROUND_TRIPS);
+    for _ in 0..ROUND_TRIPS {
+        let begun = Instant::now();
+        link.rows(Repeat::Reads, deadline, "SELECT 1", &[]).await?;
+        trips.push(begun.elapsed());
+    }
+    trips.sort_unstable();
+    let mut findings = Vec::new();
+    if let (Some(row), Some(version)) = (rows.first(), version.first()) {
+        findings.push(Finding::fine("server version", row.get::<_, String>(0)));
+        findings.extend(durability(row));
+        findings.push(writable(row));
+        findings.push(encryption(options, row.get(6)));
+        findings.push(connections(row.get(7), row.get(8), link.size()));
+        findings.push(idle(row.get(9)));
+        findings.push(pooler(link, deadline).await?);
+        findings.push(clocks(row.get(10), clock));
+        let found = format!("{:?} is the median of {ROUND_TRIPS}", trips[ROUND_TRIPS / 2]);
+        findings.push(Finding::fine("round trip", found));
+        findings.push(schema_of(&names.schema, version.get(0)));
+    }
+    Ok(findings)
+}
+
+fn durability(row: &Row) -> [Finding; 3] {
+    let setting = |column: usize| row.get::<_, String>(column);
+    let on_or = |subject: &str, found: &str, consequence: &str| {
+        if found == "on" {
+            return Finding::fine(subject, "on");
+        }
+        Finding::new(subject, Severity::Danger, format!("{found}: {consequence}"), format!("set {subject} = on"))
+    };
+    let synchronous = match setting(3).as_str() {
+        "off" => Finding::new(
+            "synchronous_commit",
+            Severity::Danger,
+            "off: after a crash of the server, commits of its last moments may be missing although acknowledged",
+            "set synchronous_commit = on, for the server, this database or this user",
+        ),
+        other => Finding::fine("synchronous_commit", other),
+    };
+    [
+        on_or("fsync", &setting(1), "after power loss the database may be damaged"),
+        on_or("full_page_writes", &setting(2), "a crash in the middle of a write may damage pages"),
+        synchronous,
+    ]
+}
+
+fn writable(row: &Row) -> Finding {
+    let (in_recovery, read_only): (bool, String) = (row.get(4), row.get(5));
+    let found = match (in_recovery, read_only.as_str()) {
+        (true, _) => "the server is a standby",
+        (_, "on") => "transactions are read-only",
+        _ => return Finding::fine("writes", "allowed"),
+    };
+    Finding::new("writes", Severity::Danger, found, "connect to the primary, with default_transaction_read_only off")
+}
+
+fn encryption(options: &PostgresOptions, encrypted: bool) -> Finding {
+    let subject = "encryption";
+    let near = match &options.host {
+        Host::Socket(_) => return Finding::fine(subject, "none needed on a Unix socket"),
+        Host::Name(name) => name == "localhost" || name.parse().is_ok_and(|address: IpAddr| address.is_loopback()),
+    };
+    match (encrypted, near) {
+        (true, _) if options.authenticates_server() => Finding::fine(subject, "TLS, and the server is authenticated"),
+        (true, true) => Finding::fine(subject, "TLS"),
+        (true, false) => {
+            let remedy =
+                "use sslmode=verify-full with sslrootcert: whoever can redirect the connection can read it now";
+            Finding::new(subject, Severity::Note, "TLS, but the server is not authenticated", remedy)
+        }
+        (false, true) => Finding::fine(subject, "none, on this machine alone"),
+        (false, false) => {
+            let remedy = "set ssl = on at the server, and use sslmode=verify-full";
+            Finding::new(subject, Severity::Warning, "none: documents cross the network in plain text", remedy)
+        }
+    }
+}
+
+fn connections(most: i32, in_use: i64, pool: usize) -> Finding {
+    let left = i64::from(most) - in_use;
+    let found = format!("{in_use} of {most} in use; this process uses at most {pool}, and one to listen");
+    // Its own are in use already, or come yet.
+    if left < i64::try_from(pool).unwrap_or(i64::MAX) {
+        let remedy = "lower ?pool=N in each process, or raise max_connections";
+        return Finding::new("max_connections", Severity::Warning, found, remedy);
+    }
+    Finding::fine("max_connections", found)
+}
+
+fn idle(timeout: String) -> Finding {
+    let subject = "idle_in_transaction_session_timeout";
+    if timeout == "0" {
+        let remedy =
+            "set it, as in 5min: another program that idles in a transaction keeps old rows from being cleaned up";
+        return Finding::new(subject, Severity::Note, "0: never", remedy);
+    }
+    Finding::fine(subject, timeout)
+}
+
+/// Behind a pooler that hands out connections by the transaction, two statements may meet two sessions, and what a
+/// session prepared or listens to is lost. `pg_backend_pid` tells; so does a name that the pooler has changed.
+async fn pooler(link: &Link, deadline: Deadline) -> Result<Finding, EngineError> {
+    let sql = "SELECT client_addr IS NULL OR client_addr = inet_client_addr(), application_name
+               FROM pg_stat_activity WHERE pid = pg_backend_pid()";
+    let rows = link.rows(Repeat::Reads, deadline, sql, &[]).await?;
+    let own = rows.first().is_none_or(|row| row.get::<_, Option<String>>(1).as_deref() == Some("mutext"));
+    Ok(if own {
+        Finding::fine("pooler", "none seen: the session is our own")
+    } else {
+        let remedy = "connect to the server itself, or set the pooler to session mode";
+        Finding::new("pooler", Severity::Warning, "the session is another program's: a pooler is in between", remedy)
+    })
+}
+
+fn clocks(theirs: SystemTime, ours: SystemTime) -> Finding {
+    let (difference, which) = match theirs.duration_since(ours) {
+        Ok(ahead) => (ahead, "ahead of"),
+        Err(behind) => (behind.duration(), "behind"),
+    };
+    let found = format!("{difference:.1?} {which} this machine's; safety does not depend on it");
+    let severity = match difference {
+        difference if difference >= CLOCK_WARNING => Severity::Warning,
+        difference if difference >= CLOCK_NOTE => Severity::Note,
+        _ => return Finding::fine("server's clock", found),
+    };
+    Finding::new("server's clock", severity, found, "set both by NTP, so that times in histories can be compared")
+}
+
+fn schema_of(schema: &str, version: i32) -> Finding {
+    let found = format!("{schema}, version {version}");
+    if u32::try_from(version) == Ok(schema::VERSION) {
+        return Finding::fine("schema", found);
+    }
+    let remedy = "another process has raised it meanwhile: upgrade this one too";
+    Finding::new("schema", Severity::Warning, format!("{found}; this build is made for {}", schema::VERSION), remedy)
+}

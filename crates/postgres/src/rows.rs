@@ -1,0 +1,357 @@
+//! Documents, revisions and commits as rows: what the statements take, and what their answers mean.
+
+use std::fmt::Display;
+
+use mutext_contract::{
+    Action, AgentName, Commit, CommitRecord, Committed, Conflict, Content, Cursor, Document, DocumentPath, EngineError,
+    Entry, Fence, Fenced, FencedRead, FencingToken, Kind, LeaseId, Outcome, PastRevision, Precondition, Refusal,
+    Revision, TroubleKind,
+};
+use sha2::{Digest, Sha256};
+use tokio_postgres::Row;
+use tokio_postgres::types::FromSql;
+
+use crate::names::Names;
+
+/// A row that cannot be what was written.
+#[derive(Debug, thiserror::Error)]
+#[error("column {column}: {what}")]
+pub(crate) struct Damaged {
+    column: String,
+    what: String,
+}
+
+type Result<T> = std::result::Result<T, Damaged>;
+
+fn damaged(column: &str, what: impl Display) -> Damaged {
+    Damaged { column: column.to_owned(), what: what.to_string() }
+}
+
+impl Damaged {
+    pub(crate) fn told(self, subject: &str) -> EngineError {
+        EngineError::new(subject, TroubleKind::Corrupt, "restore the database from a backup").caused_by(self)
+    }
+}
+
+/// The statements, with the schema's name in them.
+#[derive(Debug)]
+pub(crate) struct Statements {
+    pub(crate) read: String,
+    pub(crate) read_fenced: String,
+    pub(crate) list: String,
+    pub(crate) history: String,
+    pub(crate) changes: String,
+    pub(crate) commit_one: String,
+    pub(crate) commit_several: String,
+    pub(crate) mint_epoch: String,
+}
+
+impl Statements {
+    pub(crate) fn new(names: &Names) -> Self {
+        let of = |sql: &str| sql.replace("{schema}", &names.schema);
+        Self {
+            read: of("SELECT r.revision, r.kind, r.content, r.author, r.written_at FROM {schema}.documents d
+                JOIN {schema}.revisions r ON r.context = d.context AND r.path = d.path AND r.revision = d.revision
+                WHERE d.context = $1 AND d.path = $2 AND d.live"),
+            read_fenced: of("SELECT * FROM {schema}.read_fenced($1, $2, $3, $4, $5)"),
+            list: of("SELECT r.path, r.revision, r.kind, octet_length(r.content) AS size, r.author, r.written_at
+                FROM {schema}.documents d
+                JOIN {schema}.revisions r ON r.context = d.context AND r.path = d.path AND r.revision = d.revision
+                WHERE d.context = $1 AND d.path >= $2 AND d.path < $3 AND d.path > $4 AND d.live
+                ORDER BY d.path LIMIT $5"),
+            history: of("SELECT revision, kind, content, author, message, written_at FROM {schema}.revisions
+                WHERE context = $1 AND path = $2 AND revision < $3 ORDER BY revision DESC LIMIT $4"),
+            changes: of("SELECT * FROM {schema}.changes($1, $2, $3, $4)"),
+            commit_one: of(
+                "SELECT * FROM {schema}.commit_one($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)",
+            ),
+            commit_several: of(
+                "SELECT * FROM {schema}.commit_several($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)",
+            ),
+            mint_epoch: of("INSERT INTO {schema}.epochs AS e (context, epoch) VALUES ($1, 1)
+                ON CONFLICT (context) DO UPDATE SET epoch = e.epoch + 1 RETURNING e.epoch"),
+        }
+    }
+}
+
+fn get<'a, T: FromSql<'a>>(row: &'a Row, column: usize) -> Result<T> {
+    row.try_get(column).map_err(|error| {
+        let name = row.columns().get(column).map_or("?", tokio_postgres::Column::name);
+        damaged(name, std::error::Error::source(&error).map_or_else(|| error.to_string(), ToString::to_string))
+    })
+}
+
+pub(crate) fn number(row: &Row, column: usize) -> Result<u64> {
+    u64::try_from(get::<i64>(row, column)?).map_err(|error| damaged("number", error))
+}
+
+fn author(row: &Row, column: usize) -> Result<AgentName> {
+    AgentName::new(get::<&str>(row, column)?).map_err(|error| damaged("author", error))
+}
+
+fn path(row: &Row, column: usize) -> Result<DocumentPath> {
+    DocumentPath::new(get::<&str>(row, column)?).map_err(|error| damaged("path", error))
+}
+
+fn kind(row: &Row, column: usize) -> Result<Kind> {
+    Ok(if get::<i16>(row, column)? == 0 { Kind::Text } else { Kind::Json })
+}
+
+fn message(row: &Row, column: usize) -> Result<Option<String>> {
+    get::<Option<&[u8]>>(row, column)?.map(|bytes| text("message", bytes)).transpose()
+}
+
+fn text(column: &str, bytes: &[u8]) -> Result<String> {
+    std::str::from_utf8(bytes).map(str::to_owned).map_err(|error| damaged(column, error))
+}
+
+fn content(kind: Kind, bytes: &[u8]) -> Result<Content> {
+    let text = text("content", bytes)?;
+    match kind {
+        Kind::Text => Ok(Content::text(text)),
+        Kind::Json => Content::parse_json(text).map_err(|error| damaged("content", error)),
+    }
+}
+
+/// A document from five columns: revision, kind, content, author, time.
+fn document(row: &Row, first: usize, path: &DocumentPath) -> Result<Document> {
+    Ok(Document {
+        path: path.clone(),
+        revision: Revision(number(row, first)?),
+        content: content(kind(row, first + 1)?, get(row, first + 2)?)?,
+        author: author(row, first + 3)?,
+        written_at: get(row, first + 4)?,
+    })
+}
+
+pub(crate) fn read(rows: &[Row], path: &DocumentPath) -> Result<Option<Document>> {
+    rows.first().map(|row| document(row, 0, path)).transpose()
+}
+
+pub(crate) fn entry(row: &Row) -> Result<Entry> {
+    Ok(Entry {
+        path: path(row, 0)?,
+        revision: Revision(number(row, 1)?),
+        kind: kind(row, 2)?,
+        size: usize::try_from(get::<i32>(row, 3)?).unwrap_or(0),
+        author: author(row, 4)?,
+        written_at: get(row, 5)?,
+    })
+}
+
+pub(crate) fn past_revision(row: &Row) -> Result<PastRevision> {
+    let kind = kind(row, 1)?;
+    Ok(PastRevision {
+        revision: Revision(number(row, 0)?),
+        content: get::<Option<&[u8]>>(row, 2)?.map(|bytes| content(kind, bytes)).transpose()?,
+        author: author(row, 3)?,
+        message: message(row, 4)?,
+        written_at: get(row, 5)?,
+    })
+}
+
+/// A page of the feed, and whether a commit is under way that may belong to it.
+pub(crate) fn changes(rows: &[Row]) -> Result<(Vec<CommitRecord>, bool)> {
+    let mut records: Vec<CommitRecord> = Vec::new();
+    for row in rows {
+        let Some(place) = get::<Option<i64>>(row, 0)? else { return Ok((records, true)) };
+        let cursor = Cursor(place.cast_unsigned());
+        if records.last().is_none_or(|record| record.cursor != cursor) {
+            let (message, written_at) = (message(row, 2)?, get(row, 3)?);
+            records.push(CommitRecord { cursor, author: author(row, 1)?, message, written_at, changes: Vec::new() });
+        }
+        let change = (path(row, 4)?, Revision(number(row, 5)?), get(row, 6)?);
+        if let Some(record) = records.last_mut() {
+            record.changes.push(change);
+        }
+    }
+    Ok((records, false))
+}
+
+/// The columns of an answer.
+mod column {
+    pub(super) const OUTCOME: usize = 0;
+    pub(super) const PLACE: usize = 1;
+    pub(super) const REVISIONS: usize = 2;
+    pub(super) const WATCHED: usize = 3;
+    pub(super) const ORDINAL: usize = 4;
+    pub(super) const FENCE: usize = 5;
+    pub(super) const DOCUMENT: usize = 8;
+}
+
+fn current(row: &Row, path: &DocumentPath) -> Result<Option<Document>> {
+    let revision: Option<i64> = get(row, column::DOCUMENT)?;
+    revision.map(|_| document(row, column::DOCUMENT, path)).transpose()
+}
+
+fn fenced(row: &Row, path: &DocumentPath, fence: &Fence) -> Result<Box<Fenced>> {
+    let owner: [u8; 16] = get::<&[u8]>(row, column::FENCE + 2)?.try_into().map_err(|error| damaged("owner", error))?;
+    let (epoch, counter) = (number(row, column::FENCE)?, number(row, column::FENCE + 1)?);
+    let highest = FencingToken::new(epoch, counter, LeaseId::from_bytes(owner));
+    Ok(Box::new(Fenced { path: path.clone(), presented: fence.token, highest, current: current(row, path)? }))
+}
+
+pub(crate) fn fenced_read(row: &Row, path: &DocumentPath, fence: &Fence) -> Result<FencedRead> {
+    match get::<i16>(row, column::OUTCOME)? {
+        0 => Ok(FencedRead::Read(current(row, path)?)),
+        _ => Ok(FencedRead::Fenced(fenced(row, path, fence)?)),
+    }
+}
+
+/// How a commit ended, and whether somebody waits to be told.
+pub(crate) fn outcome(row: &Row, commit: &Commit) -> Result<(Outcome, bool)> {
+    let in_the_way = || {
+        let ordinal = usize::try_from(get::<i32>(row, column::ORDINAL)?).unwrap_or(0);
+        let change = ordinal.checked_sub(1).and_then(|index| commit.changes.get(index));
+        change.ok_or_else(|| damaged("ordinal", ordinal))
+    };
+    let refusal = match (get::<i16>(row, column::OUTCOME)?, &commit.fence, &commit.key) {
+        (outcome @ (0 | 1), _, _) => {
+            let revisions: Vec<i64> = get(row, column::REVISIONS)?;
+            let revisions = commit.changes.iter().zip(revisions);
+            let revisions =
+                revisions.map(|(change, revision)| (change.path.clone(), Revision(revision.cast_unsigned())));
+            let (cursor, replayed) = (Cursor(number(row, column::PLACE)?), outcome == 1);
+            let committed = Committed { cursor, revisions: revisions.collect(), replayed };
+            return Ok((Outcome::Committed(committed), get::<Option<bool>>(row, column::WATCHED)?.unwrap_or(false)));
+        }
+        (2, _, _) => {
+            let change = in_the_way()?;
+            let current = current(row, &change.path)?;
+            let conflict = Conflict { path: change.path.clone(), precondition: change.precondition, current };
+            Refusal::Conflict(Box::new(conflict))
+        }
+        (3, Some(fence), _) => Refusal::Fenced(fenced(row, &in_the_way()?.path, fence)?),
+        (4, _, Some(key)) => Refusal::KeyReused { key: key.clone() },
+        (other, _, _) => return Err(damaged("outcome", other)),
+    };
+    Ok((Outcome::Refused(refusal), false))
+}
+
+/// A commit as its statement takes it.
+pub(crate) struct CommitRow<'a> {
+    pub(crate) paths: Vec<&'a str>,
+    pub(crate) demands: Vec<i64>,
+    /// None: it is deleted.
+    pub(crate) kinds: Vec<Option<i16>>,
+    pub(crate) contents: Vec<Option<&'a [u8]>>,
+    pub(crate) fence: FenceRow<'a>,
+    pub(crate) message: Option<&'a [u8]>,
+    pub(crate) key: Option<&'a str>,
+    pub(crate) fingerprint: Option<Vec<u8>>,
+}
+
+/// A token as its three columns.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct FenceRow<'a> {
+    pub(crate) epoch: Option<i64>,
+    pub(crate) counter: Option<i64>,
+    pub(crate) owner: Option<&'a [u8]>,
+}
+
+impl<'a> FenceRow<'a> {
+    /// The database's numbers have a sign. No lock engine counts that far; one that did must not seem to be behind.
+    pub(crate) fn new(token: &'a FencingToken, subject: &str) -> std::result::Result<Self, EngineError> {
+        if let (Ok(epoch), Ok(counter)) = (i64::try_from(token.epoch), i64::try_from(token.counter)) {
+            return Ok(Self { epoch: Some(epoch), counter: Some(counter), owner: Some(token.owner.as_bytes()) });
+        }
+        let kind = TroubleKind::Failed(format!("the fencing token {token} is beyond what it can compare"));
+        Err(EngineError::new(subject, kind, "use a lock engine that counts below 2^63"))
+    }
+}
+
+impl<'a> CommitRow<'a> {
+    pub(crate) fn new(commit: &'a Commit, subject: &str) -> std::result::Result<Self, EngineError> {
+        let fence = commit.fence.as_ref().map(|fence| FenceRow::new(&fence.token, subject)).transpose()?;
+        let changes = || commit.changes.iter();
+        Ok(Self {
+            paths: changes().map(|change| change.path.as_str()).collect(),
+            demands: changes().map(|change| demand(change.precondition)).collect(),
+            kinds: changes()
+                .map(|change| match &change.action {
+                    Action::Put(content) => Some(i16::from(content.kind() == Kind::Json)),
+                    Action::Delete => None,
+                })
+                .collect(),
+            contents: changes()
+                .map(|change| match &change.action {
+                    Action::Put(content) => Some(content.as_str().as_bytes()),
+                    Action::Delete => None,
+                })
+                .collect(),
+            fence: fence.unwrap_or_default(),
+            message: commit.message.as_deref().map(str::as_bytes),
+            key: commit.key.as_ref().map(mutext_contract::IdempotencyKey::as_str),
+            fingerprint: commit.key.is_some().then(|| fingerprint(commit)),
+        })
+    }
+}
+
+/// -1 demands nothing, 0 that there is none. No document ever stands at revision 0, or at the last number that there
+/// is: a demand for either is never met.
+fn demand(precondition: Precondition) -> i64 {
+    match precondition {
+        Precondition::Any => -1,
+        Precondition::Absent => 0,
+        Precondition::Exact(Revision(0)) => i64::MAX,
+        Precondition::Exact(revision) => i64::try_from(revision.0).unwrap_or(i64::MAX),
+    }
+}
+
+/// What makes two commits the same intention: documents, preconditions and content, not the lease it is made under.
+fn fingerprint(commit: &Commit) -> Vec<u8> {
+    let mut hash = Sha256::new();
+    let mut add = |part: &[u8]| {
+        hash.update((part.len() as u64).to_le_bytes());
+        hash.update(part);
+    };
+    for change in &commit.changes {
+        add(change.path.as_str().as_bytes());
+        add(change.precondition.to_string().as_bytes());
+        match &change.action {
+            Action::Put(content) => {
+                add(if content.kind() == Kind::Json { b"json" } else { b"text" });
+                add(content.as_str().as_bytes());
+            }
+            Action::Delete => add(b"delete"),
+        }
+    }
+    add(commit.message.as_deref().unwrap_or_default().as_bytes());
+    hash.finalize().to_vec()
+}
+
+/// The first text after all that begin with `prefix`, in byte order.
+pub(crate) fn end_of(prefix: &str) -> String {
+    let mut characters: Vec<char> = prefix.chars().collect();
+    while let Some(last) = characters.pop() {
+        // A range of characters steps over the numbers that are none.
+        if let Some(next) = (last..=char::MAX).nth(1) {
+            characters.push(next);
+            return characters.into_iter().collect();
+        }
+    }
+    // Longer than any path, of the last character: after all.
+    std::iter::repeat_n(char::MAX, mutext_contract::PATH_BYTES_MAX / 4 + 1).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_end_of_a_prefix_is_after_all_that_begin_with_it_and_before_the_next() {
+        for (prefix, end) in [("a", "b"), ("tasks/", "tasks0"), ("é", "ê"), ("\u{d7ff}", "\u{e000}")] {
+            assert_eq!(end_of(prefix), end);
+        }
+        assert_eq!(end_of("a\u{10ffff}"), "b");
+        assert!(end_of("").as_str() > "\u{10ffff}".repeat(128).as_str());
+    }
+
+    #[test]
+    fn a_revision_that_never_was_is_never_met() {
+        assert_eq!(demand(Precondition::Exact(Revision(0))), i64::MAX);
+        assert_eq!(demand(Precondition::Exact(Revision(u64::MAX))), i64::MAX);
+        assert_eq!(demand(Precondition::Exact(Revision(7))), 7);
+        assert_eq!((demand(Precondition::Any), demand(Precondition::Absent)), (-1, 0));
+    }
+}

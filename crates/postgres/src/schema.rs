@@ -1,0 +1,129 @@
+//! The schema: made where there is none, raised where it is older, refused where it is newer; by one process at a time.
+
+use mutext_contract::{Deadline, EngineError, TroubleKind};
+use tokio::time::timeout_at;
+use tokio_postgres::{Error, Row};
+
+use crate::link::{Lent, Link};
+use crate::names::Names;
+use crate::trouble;
+
+/// The steps of the schema. Each runs in the transaction that raises the version; none is ever changed.
+const MIGRATIONS: [&str; 1] = [include_str!("schema.sql")];
+/// The oldest server that has what the schema needs.
+const OLDEST_SERVER: i32 = 15;
+
+/// The highest version of the schema that this build knows.
+pub(crate) const VERSION: u32 = MIGRATIONS.len() as u32;
+
+/// Looks at the server and brings the schema up to date.
+pub(crate) async fn prepare(link: &Link, names: &Names, deadline: Deadline) -> Result<(), EngineError> {
+    let mut lent = link.lend_at_opening(deadline).await?;
+    let prepared = timeout_at(deadline.instant(), look_and_migrate(&mut lent, link.subject(), names)).await;
+    match prepared {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(error)) => {
+            // It may be in a transaction.
+            lent.discard();
+            Err(error)
+        }
+        Err(_) => {
+            lent.discard();
+            let remedy = "another process sets the same schema up and does not go on, or the server hangs: look for \
+                          sessions named mutext in pg_stat_activity";
+            Err(EngineError::new(&**link.subject(), TroubleKind::Busy, remedy))
+        }
+    }
+}
+
+async fn look_and_migrate(lent: &mut Lent, subject: &str, names: &Names) -> Result<(), EngineError> {
+    let told = |error: Error| trouble::told(subject, error);
+    let look = "SELECT current_setting('server_version_num')::int / 10000, current_setting('server_encoding'),
+                       pg_is_in_recovery() OR current_setting('transaction_read_only')::bool";
+    let row = lent.query_one(look, &[]).await.map_err(told)?;
+    let (server, encoding, read_only): (i32, String, bool) = (row.get(0), row.get(1), row.get(2));
+    let misconfigured = |what: String, remedy| EngineError::new(subject, TroubleKind::Misconfigured(what), remedy);
+    if server < OLDEST_SERVER {
+        let what = format!("the server is PostgreSQL {server}, and Mutext needs {OLDEST_SERVER} or later");
+        return Err(misconfigured(what, "upgrade the server, or name another one"));
+    }
+    // SQL_ASCII takes bytes as they come.
+    if !["UTF8", "SQL_ASCII"].contains(&encoding.as_str()) {
+        let what = format!("the database's encoding is {encoding}, which not every path fits into");
+        return Err(misconfigured(what, "create a database with ENCODING 'UTF8' and name it in the address"));
+    }
+    if let Some(version) = version(lent, subject, names).await?
+        && version == VERSION
+    {
+        return may_be_used(lent, subject, names).await;
+    }
+    if read_only {
+        let remedy = "connect to the primary server, and see that the database may be written";
+        return Err(EngineError::new(subject, TroubleKind::ReadOnly, remedy));
+    }
+    migrate(lent, subject, names).await
+}
+
+/// The version that is there; none where there is no schema of ours.
+async fn version(lent: &Lent, subject: &str, names: &Names) -> Result<Option<u32>, EngineError> {
+    let told = |error: Error| trouble::told(subject, error);
+    let table = format!("{}.mutext_schema", names.schema);
+    let is_there = lent.query_one("SELECT to_regclass($1) IS NOT NULL", &[&table]).await.map_err(told)?;
+    if !is_there.get::<_, bool>(0) {
+        return Ok(None);
+    }
+    let row = lent.query_one(&format!("SELECT version FROM {table}"), &[]).await.map_err(told)?;
+    let found = u32::try_from(row.get::<_, i32>(0)).unwrap_or(u32::MAX);
+    if found > VERSION {
+        let kind = TroubleKind::TooNew { found, known: VERSION };
+        return Err(EngineError::new(subject, kind, "use the newer Mutext that wrote it, or name another schema"));
+    }
+    Ok(Some(found))
+}
+
+async fn migrate(lent: &mut Lent, subject: &str, names: &Names) -> Result<(), EngineError> {
+    let told = |error: Error| trouble::told(subject, error);
+    lent.batch_execute("BEGIN").await.map_err(told)?;
+    // Processes that start at once do this one after the other.
+    let lock = "SELECT pg_advisory_xact_lock($1, 1)";
+    lent.query_one(lock, &[&names.watch]).await.map_err(told)?;
+    let found = version(lent, subject, names).await?;
+    let schema = &names.schema;
+    if found.is_none() {
+        // Not `IF NOT EXISTS`: that asks for the right to make one even where there is one.
+        let plain = schema.trim_matches('"');
+        let exists = lent.query_opt("SELECT 1 FROM pg_namespace WHERE nspname = $1", &[&plain]).await.map_err(told)?;
+        if exists.is_none() {
+            lent.batch_execute(&format!("CREATE SCHEMA {schema}")).await.map_err(told)?;
+        }
+        let table = format!(
+            "CREATE TABLE {schema}.mutext_schema (version integer NOT NULL);
+             INSERT INTO {schema}.mutext_schema VALUES (0)"
+        );
+        lent.batch_execute(&table).await.map_err(told)?;
+    }
+    let from = found.unwrap_or(0);
+    for step in &MIGRATIONS[from as usize..] {
+        lent.batch_execute(&step.replace("{schema}", schema)).await.map_err(told)?;
+    }
+    let raise = format!("UPDATE {schema}.mutext_schema SET version = {VERSION}; COMMIT");
+    lent.batch_execute(&raise).await.map_err(told)
+}
+
+/// Whether this user may do what is needed; or what it may not.
+async fn may_be_used(lent: &Lent, subject: &str, names: &Names) -> Result<(), EngineError> {
+    let sql = format!(
+        "SELECT t.name, p.what FROM unnest(ARRAY['documents', 'revisions', 'epochs']) AS t (name),
+             unnest(ARRAY['SELECT', 'INSERT', 'UPDATE']) AS p (what)
+         WHERE NOT has_table_privilege('{schema}.' || t.name, p.what)
+         UNION ALL SELECT 'places', p.what FROM unnest(ARRAY['SELECT', 'USAGE']) AS p (what)
+         WHERE NOT has_sequence_privilege('{schema}.places', p.what) LIMIT 1",
+        schema = names.schema
+    );
+    let missing: Option<Row> = lent.query_opt(&sql, &[]).await.map_err(|error| trouble::told(subject, error))?;
+    let Some(row) = missing else { return Ok(()) };
+    let (table, what): (String, String) = (row.get(0), row.get(1));
+    let kind = TroubleKind::Misconfigured(format!("this user has no right to {what} on {}.{table}", names.schema));
+    let remedy = "let the schema's owner grant it: see docs/engines/postgres.md";
+    Err(EngineError::new(subject, kind, remedy))
+}
