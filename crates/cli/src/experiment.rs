@@ -216,7 +216,7 @@ fn check_spawned(args: &LockingArgs, common: &Common) -> Result<(), CliError> {
         return Err(CliError::input(format!(
             "--spawn {server} starts a server for {what}, but {} names {} for them; leave one of the two out",
             given.origin,
-            given.identity()
+            shown(given)
         )));
     }
     Ok(())
@@ -316,7 +316,7 @@ fn workload(args: &LockingArgs, common: &Common) -> Result<Workload, CliError> {
     Ok(workload)
 }
 
-/// The command that repeats the experiment. Addresses are shown as they are parsed: without any password.
+/// The command that repeats the experiment, without any password.
 fn command(args: &LockingArgs, common: &Common, treatments: &[Treatment], seed: u64) -> String {
     let names: Vec<&str> = treatments.iter().map(|treatment| treatment.name()).collect();
     let mut command = format!(
@@ -339,9 +339,18 @@ fn command(args: &LockingArgs, common: &Common, treatments: &[Treatment], seed: 
     add("--spawn", (!spawn.is_empty()).then(|| spawn.join(",")));
     add("--compare", args.compare.clone());
     let store = (common.store.origin != Origin::Default).then_some(&common.store);
-    add("--store", store.map(Given::identity));
-    add("--locks", common.locks.as_ref().map(Given::identity));
+    add("--store", store.map(shown));
+    add("--locks", common.locks.as_ref().map(shown));
     command
+}
+
+/// A place as others may read it: in full where it is a directory, without any password where it is a server.
+fn shown(given: &Given) -> String {
+    match given.address() {
+        Ok(_) if given.url.starts_with("embedded:") => given.identity(),
+        Ok(address) => address.to_string(),
+        Err(_) => "an address that cannot be read".to_owned(),
+    }
 }
 
 /// The source's commit, where this build still stands beside its source.

@@ -142,7 +142,7 @@ fn what_it_cannot_do_it_says_before_it_begins() {
         (
             vec!["--spawn", "redis", "--locks", "redis://:secret@host"],
             2,
-            ["--spawn redis", "--locks names redis://host"],
+            ["--spawn redis", "--locks names redis://:***@host"],
         ),
         (vec!["--spawn", "postgres", "--store", "embedded:x"], 2, ["--spawn postgres", "--store names embedded:"]),
         (vec!["--compare", "java"], 2, ["java", "python"]),

@@ -63,10 +63,10 @@ pub struct Servers {
     postgres: Option<PostgresServer>,
 }
 
-/// PostgreSQL waits for its disk before it acknowledges, as it does wherever data matter. These are its own defaults;
-/// they are written out because the testbed's differ, and because they decide what an update costs.
-const POSTGRES_SETTINGS: [(&str, &str); 3] =
-    [("fsync", "on"), ("synchronous_commit", "on"), ("full_page_writes", "on")];
+/// PostgreSQL waits for its disk before it acknowledges, as it does wherever data matter. These are its own defaults,
+/// but for the room for many agents; they are written out because they decide what an update costs.
+const POSTGRES_SETTINGS: [(&str, &str); 4] =
+    [("fsync", "on"), ("synchronous_commit", "on"), ("full_page_writes", "on"), ("max_connections", "500")];
 
 /// Redis keeps locks in memory alone: after a restart a new epoch holds off whoever had one.
 const REDIS_SETTINGS: [(&str, &str); 2] = [("save", ""), ("appendonly", "no")];

@@ -227,6 +227,25 @@ mod tests {
     }
 
     #[test]
+    fn a_tenth_of_the_peers_time_is_judged_where_others_are_waited_for_as_published() {
+        let mut results = sample(&Treatment::ALL, 20, 3);
+        assert_eq!(verdicts(&results, QUICKER), [Verdict::Fail, Verdict::Fail], "as quick is not quick enough");
+        for sample in results.samples.iter_mut().filter(|sample| sample.treatment == Treatment::PythonLocking) {
+            sample.acquire_ms = sample.acquire_ms.map(|time| time * 11.0);
+        }
+        assert_eq!(verdicts(&results, QUICKER), [Verdict::Pass, Verdict::Pass]);
+        assert!(named(&results, QUICKER)[0].measured.ends_with(": 9.1 %"));
+        let summary = Summary::of(&results);
+        assert!((summary.acquired_quicker(Treatment::Locking).unwrap() - 11.0).abs() < 1e-9);
+        assert!(
+            !summary.criteria.iter().any(|criterion| criterion.name.contains("python")),
+            "the peer is not on trial"
+        );
+        results.metadata.workload.profile = "single".to_owned();
+        assert!(verdicts(&results, QUICKER).is_empty());
+    }
+
+    #[test]
     fn a_corrupt_trial_under_locking_fails() {
         let mut results = sample(&DEFAULT[..2], 20, 3);
         results.trials.iter_mut().rfind(|trial| trial.treatment == Treatment::Locking).unwrap().corrupt = true;
