@@ -186,7 +186,7 @@ pub(crate) async fn open(store: &Address, locks: &Address, deadline: Deadline) -
             return Ok(Engines { store: opened.store, locks: opened.locks });
         }
         (Engine::Embedded(documents), _) => documents.options().open(deadline).await?.store,
-        (Engine::Postgres(_), _) => return Err(store.refuse("this build cannot open it yet")),
+        (Engine::Postgres(options), _) => options.open(deadline).await?,
         (Engine::Redis(_), _) => {
             return Err(store.refuse(
                 "Redis holds locks, not documents; name it with --locks, and a store that holds documents with --store",
