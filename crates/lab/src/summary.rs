@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use crate::results::{Results, Treatment};
+use crate::results::{Results, Sample, Treatment};
 use crate::stats::{
     Bootstrap, Contingency, Distribution, Interval, Location, RESAMPLES, clopper_pearson, mean, quantile,
 };
@@ -115,6 +115,17 @@ pub struct Comparison {
     pub time: Option<Location>,
 }
 
+/// One of our treatments' time to acquire, held against the peer's.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct AgainstPeer {
+    /// Which.
+    pub treatment: Treatment,
+    /// How often our mean fits into the peer's.
+    pub times: f64,
+    /// Its 95 % interval: BCa bootstrap over pairs of trials. The peer's mean hangs on a few long waits.
+    pub ci95: Option<Interval>,
+}
+
 /// Everything that was found.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Summary {
@@ -122,6 +133,8 @@ pub struct Summary {
     pub treatments: Vec<TreatmentSummary>,
     /// Each of them but the baselines, compared with its baseline.
     pub comparisons: Vec<Comparison>,
+    /// Each of our treatments that takes a lease, held against the peer's lock, where that ran.
+    pub against_peer: Vec<AgainstPeer>,
     /// The success criteria.
     pub criteria: Vec<Criterion>,
     /// On the `published` profile, how our baseline stands to the published one, in words.
@@ -135,9 +148,11 @@ impl Summary {
         let treatments: Vec<TreatmentSummary> = ran.map(|treatment| describe(results, treatment)).collect();
         let others = treatments.iter().filter(|summary| !summary.treatment.is_baseline());
         let comparisons: Vec<Comparison> = others.map(|other| compare(results, &treatments, other)).collect();
-        let criteria = criteria::judge(results, &treatments, &comparisons);
+        let ours = Treatment::OURS.into_iter().filter(|treatment| treatment.takes_lease());
+        let against_peer: Vec<AgainstPeer> = ours.filter_map(|treatment| against_peer(results, treatment)).collect();
+        let criteria = criteria::judge(results, &treatments, &comparisons, &against_peer);
         let baseline_range = baseline_range(results, &treatments);
-        Self { treatments, comparisons, criteria, baseline_range }
+        Self { treatments, comparisons, against_peer, criteria, baseline_range }
     }
 
     /// Whether no criterion failed and at least one was met.
@@ -155,11 +170,9 @@ impl Summary {
         self.treatments.iter().find(|summary| summary.treatment == treatment)
     }
 
-    /// How often our mean time to acquire fits into the peer's, if both were measured.
-    pub fn acquired_quicker(&self, treatment: Treatment) -> Option<f64> {
-        let mean = |treatment| Some(self.treatment(treatment)?.acquire_ms?.mean);
-        let (peer, ours) = (mean(Treatment::PythonLocking)?, mean(treatment)?);
-        (!treatment.is_peer() && ours > 0.0).then_some(peer / ours)
+    /// One treatment's time to acquire, held against the peer's, if both were measured.
+    pub fn against_peer(&self, treatment: Treatment) -> Option<&AgainstPeer> {
+        self.against_peer.iter().find(|found| found.treatment == treatment)
     }
 
     /// One treatment's comparison, if both ran.
@@ -196,11 +209,11 @@ fn describe(results: &Results, treatment: Treatment) -> TreatmentSummary {
     }
 }
 
-/// The mean update time of each trial, by its number.
-fn trial_means(results: &Results, treatment: Treatment) -> BTreeMap<usize, f64> {
+/// The mean time of each trial, by its number.
+fn trial_means(results: &Results, treatment: Treatment, time: impl Fn(&Sample) -> Option<f64>) -> BTreeMap<usize, f64> {
     let mut times: BTreeMap<usize, Vec<f64>> = BTreeMap::new();
     for sample in results.samples_of(treatment) {
-        times.entry(sample.trial).or_default().push(sample.update_ms);
+        times.entry(sample.trial).or_default().extend(time(sample));
     }
     times.into_iter().filter_map(|(trial, times)| Some((trial, mean(&times)?))).collect()
 }
@@ -211,14 +224,34 @@ fn compare(results: &Results, treatments: &[TreatmentSummary], other: &Treatment
     let corruption = baseline.and_then(|baseline| {
         Contingency::of((baseline.corrupt_trials, baseline.trials), (other.corrupt_trials, other.trials))
     });
-    let (of_baseline, of_other) = (trial_means(results, base), trial_means(results, other.treatment));
-    let pairs: Vec<(f64, f64)> =
-        of_baseline.iter().filter_map(|(trial, time)| Some((*time, *of_other.get(trial)?))).collect();
+    let pairs = pairs(results, base, other.treatment, |sample| Some(sample.update_ms));
     let (times_a, times_b): (Vec<f64>, Vec<f64>) = pairs.iter().copied().unzip();
     let medians = baseline.and_then(|baseline| Some((baseline.update_ms?.p50, other.update_ms?.p50)));
     let overhead =
         medians.filter(|_| pairs.len() > 1).and_then(|medians| overhead(&pairs, medians, results.metadata.seed));
     Comparison { treatment: other.treatment, corruption, overhead, time: Location::of(&times_a, &times_b) }
+}
+
+/// Both treatments' mean times, of each trial that has both.
+fn pairs(
+    results: &Results,
+    one: Treatment,
+    other: Treatment,
+    time: impl Fn(&Sample) -> Option<f64>,
+) -> Vec<(f64, f64)> {
+    let (of_one, of_other) = (trial_means(results, one, &time), trial_means(results, other, &time));
+    of_one.iter().filter_map(|(trial, time)| Some((*time, *of_other.get(trial)?))).collect()
+}
+
+fn against_peer(results: &Results, treatment: Treatment) -> Option<AgainstPeer> {
+    let pairs = pairs(results, Treatment::PythonLocking, treatment, |sample| sample.acquire_ms);
+    let ratio = |pairs: &[(f64, f64)]| {
+        let (peer, ours) = pairs.iter().fold((0.0, 0.0), |sums, pair| (sums.0 + pair.0, sums.1 + pair.1));
+        peer / ours
+    };
+    let times = ratio(&pairs);
+    let ci95 = Bootstrap::of(&pairs, RESAMPLES, results.metadata.seed, ratio).map(|found| found.bca);
+    times.is_finite().then_some(AgainstPeer { treatment, times, ci95 })
 }
 
 fn percent_over(base: f64, value: f64) -> f64 {

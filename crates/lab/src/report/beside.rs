@@ -52,7 +52,7 @@ const ROWS: [&str; 9] = [
     "overhead, median",
     "time to acquire, mean / p50 / p99",
     "waits that timed out",
-    "Python's mean time to acquire, by ours",
+    "Python's mean time to acquire by ours (95 % CI)",
 ];
 
 /// Whether a peer ran in this experiment.
@@ -72,8 +72,10 @@ pub(super) fn beside_published(summary: &Summary) -> Table {
     let shown = [Treatment::Locking, Treatment::Protected];
     let [locking, protected] = shown.map(|treatment| column(treatment).cells());
     let quicker = shown.map(|treatment| {
-        let times = summary.acquired_quicker(treatment);
-        times.map_or_else(dash, |times| format!("{times:.1} times"))
+        summary.against_peer(treatment).map_or_else(dash, |found| {
+            let interval = found.ci95.map_or_else(String::new, |ci| format!(" ({:.1} to {:.1})", ci.low, ci.high));
+            format!("{:.1} times{interval}", found.times)
+        })
     });
     let cells = published_cells().into_iter().zip(python).zip(locking.into_iter().zip(protected));
     let mut rows: Vec<[String; 5]> = ROWS
@@ -133,7 +135,7 @@ mod tests {
         assert_eq!(with.rows.len(), 9);
         assert_eq!(with.rows[0], ["corrupt trials without a lock", "15 of 100", "0 of 20", "3 of 20", "3 of 20"]);
         assert_eq!(with.rows[4][2].split(' ').next(), Some("10.0"), "against its own baseline");
-        assert_eq!(with.rows[8][3], "1.0 times");
+        assert_eq!(with.rows[8][3], "1.0 times (1.0 to 1.0)");
         let without = beside_published(&Summary::of(&sample(&Treatment::OURS, 20, 3)));
         assert_eq!((without.header[2].as_str(), without.rows.len()), ("Python, measured elsewhere", 8));
         assert_eq!(without.rows[4][2], "20.6 %");

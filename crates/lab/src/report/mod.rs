@@ -73,7 +73,7 @@ mod tests {
                 "do not lie",
                 "Python, this run",
                 "python locking",
-                "Python's mean time to acquire, by ours",
+                "Python's mean time to acquire by ours",
             ] {
                 let found = report.contains(part) || (part == "do not lie" && report.contains("lie between"));
                 assert!(found, "{part:?} is missing");

@@ -15,8 +15,8 @@ use crate::stats::Interval;
 ///   `pairs`; a treatment with fewer than two pairs of trials is not there;
 /// - `tests`: an object by name, each with `corruption` (a [`Contingency`](crate::stats::Contingency)) and `time` (a
 ///   [`Location`](crate::stats::Location)) against its baseline, or null;
-/// - `acquired_quicker_than_peer`: an object by name: the peer's mean time to acquire by this treatment's; empty without
-///   `--compare`;
+/// - `against_peer`: an object by name, each with `times` (how often our mean time to acquire fits into the peer's) and
+///   `ci95`; empty without `--compare`;
 /// - `criteria`: an array, each with `name`, `required`, `measured`, `verdict` (`pass`, `fail` or `notjudged`) and, where
 ///   it was not judged, `because`; `passed`: whether none failed and one was met;
 /// - `baseline_range`: on the `published` profile a sentence, else null;
@@ -43,9 +43,9 @@ pub fn performance_comparison_json(results: &Results, summary: &Summary) -> Valu
         let object = json!({ "corruption": comparison.corruption, "time": comparison.time });
         (comparison.treatment.name().to_owned(), object)
     });
-    let quicker = summary.treatments.iter().filter_map(|treatment| {
-        let treatment = treatment.treatment;
-        Some((treatment.name().to_owned(), json!(summary.acquired_quicker(treatment)?)))
+    let against_peer = summary.against_peer.iter().map(|found| {
+        let object = json!({ "times": found.times, "ci95": found.ci95.map_or(Value::Null, pair) });
+        (found.treatment.name().to_owned(), object)
     });
     let (overhead, low, high) = published::OVERHEAD_PERCENT;
     json!({
@@ -56,7 +56,7 @@ pub fn performance_comparison_json(results: &Results, summary: &Summary) -> Valu
         "treatments": treatments.collect::<serde_json::Map<_, _>>(),
         "overhead_percent": overheads.collect::<serde_json::Map<_, _>>(),
         "tests": tests.collect::<serde_json::Map<_, _>>(),
-        "acquired_quicker_than_peer": quicker.collect::<serde_json::Map<_, _>>(),
+        "against_peer": against_peer.collect::<serde_json::Map<_, _>>(),
         "criteria": summary.criteria,
         "baseline_range": summary.baseline_range,
         "passed": summary.passed(),
@@ -102,6 +102,13 @@ mod tests {
             assert!(json["tests"]["locking"]["time"][name].is_f64(), "{name}");
         }
         assert_eq!(json["published"]["corrupt_trials"]["baseline"], 15);
+        assert_eq!(json["against_peer"], json!({}), "no peer ran");
+        let results = sample(&Treatment::ALL, 20, 3);
+        let json = performance_comparison_json(&results, &Summary::of(&results));
+        assert!(
+            json["against_peer"]["protected"]["times"].is_f64() && json["treatments"]["python locking"].is_object()
+        );
+        assert!(json["overhead_percent"]["python locking"]["mean"].is_f64());
     }
 
     #[test]
