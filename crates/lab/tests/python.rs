@@ -1,7 +1,5 @@
 //! The Python reproduction runs on real servers, beside whatever else is measured, where `compare/python/setup` ran.
 
-#![expect(clippy::unwrap_used, reason = "a helper of tests that fails is a test that fails")]
-
 use std::path::Path;
 
 use mutext_lab::experiment::{self, Place, Plan};
