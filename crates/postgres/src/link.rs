@@ -305,7 +305,11 @@ impl Link {
         let remaining = deadline.remaining();
         let timeouts =
             Timeouts { wait: Some(remaining), create: Some(remaining.min(self.connect_timeout)), recycle: None };
-        match self.pool.timeout_get(&timeouts).await {
+        // Each part has its own limit; together they must not take the sum.
+        let Ok(got) = timeout_at(deadline.instant(), self.pool.timeout_get(&timeouts)).await else {
+            return Err(Failure::unsent(Next::Later, self.silent()));
+        };
+        match got {
             Ok(object) => Ok(Lent { object: Some(object), in_use: false }),
             Err(PoolError::Backend(error)) => {
                 let (next, starting) = (trouble::next_connect(&error), trouble::is_starting(&error));

@@ -5,7 +5,7 @@ use std::io;
 
 use mutext_contract::{EngineError, TroubleKind};
 use tokio_postgres::Error;
-use tokio_postgres::error::SqlState;
+use tokio_postgres::error::{Severity, SqlState};
 
 use crate::tls::TlsTrouble;
 
@@ -40,7 +40,9 @@ pub(crate) fn next(error: &Error) -> Next {
     if *code == SqlState::FEATURE_NOT_SUPPORTED && db.message().contains("cached plan") {
         return Next::Reconnect;
     }
-    if is_going_away(code) {
+    // The server ends a session with its last words.
+    let fatal = matches!(db.parsed_severity(), Some(Severity::Fatal | Severity::Panic));
+    if fatal || is_going_away(code) {
         return Next::Reconnect;
     }
     if *code == SqlState::TOO_MANY_CONNECTIONS {
