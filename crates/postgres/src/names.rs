@@ -26,6 +26,11 @@ impl Names {
         Self { schema: format!("\"{schema}\""), channel: format!("mutext/{schema}"), watch: class(seed.clone()), seed }
     }
 
+    /// The schema's name as the catalogue has it.
+    pub(crate) fn plain(&self) -> &str {
+        self.schema.trim_matches('"')
+    }
+
     /// The class of advisory locks that are a context's commits under way. Two contexts may share one: then a reader
     /// of one may wait for a commit of the other.
     pub(crate) fn lane(&self, context: &ContextName) -> i32 {

@@ -50,15 +50,17 @@ impl Statements {
     pub(crate) fn new(names: &Names) -> Self {
         let of = |sql: &str| sql.replace("{schema}", &names.schema);
         Self {
-            read: of("SELECT r.revision, r.kind, r.content, r.author, r.written_at FROM {schema}.documents d
-                JOIN {schema}.revisions r ON r.context = d.context AND r.path = d.path AND r.revision = d.revision
-                WHERE d.context = $1 AND d.path = $2 AND d.live"),
+            // Not a join: a plan made while the table was empty would read all the history to find the last revision.
+            read: of("SELECT r.revision, r.kind, r.content, r.author, r.written_at FROM {schema}.revisions r
+                WHERE r.context = $1 AND r.path = $2 AND r.revision =
+                    (SELECT d.revision FROM {schema}.documents d WHERE d.context = $1 AND d.path = $2 AND d.live)"),
             read_fenced: of("SELECT * FROM {schema}.read_fenced($1, $2, $3, $4, $5)"),
             list: of("SELECT r.path, r.revision, r.kind, octet_length(r.content) AS size, r.author, r.written_at
-                FROM {schema}.documents d
-                JOIN {schema}.revisions r ON r.context = d.context AND r.path = d.path AND r.revision = d.revision
-                WHERE d.context = $1 AND d.path >= $2 AND d.path < $3 AND d.path > $4 AND d.live
-                ORDER BY d.path LIMIT $5"),
+                FROM (SELECT * FROM {schema}.documents
+                    WHERE context = $1 AND path >= $2 AND path < $3 AND path > $4 AND live ORDER BY path LIMIT $5) d
+                CROSS JOIN LATERAL (SELECT * FROM {schema}.revisions r
+                    WHERE r.context = d.context AND r.path = d.path AND r.revision = d.revision LIMIT 1) r
+                ORDER BY d.path"),
             history: of("SELECT revision, kind, content, author, message, written_at FROM {schema}.revisions
                 WHERE context = $1 AND path = $2 AND revision < $3 ORDER BY revision DESC LIMIT $4"),
             changes: of("SELECT * FROM {schema}.changes($1, $2, $3, $4)"),

@@ -67,12 +67,16 @@ async fn look_and_migrate(lent: &mut Lent, subject: &str, names: &Names) -> Resu
 /// The version that is there; none where there is no schema of ours.
 async fn version(lent: &Lent, subject: &str, names: &Names) -> Result<Option<u32>, EngineError> {
     let told = |error: Error| trouble::told(subject, error);
-    let table = format!("{}.mutext_schema", names.schema);
-    let is_there = lent.query_one("SELECT to_regclass($1) IS NOT NULL", &[&table]).await.map_err(told)?;
+    // In the catalogue itself: what a session has cached of it may be older than the lock that it has just waited for.
+    let look =
+        "SELECT EXISTS (SELECT FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+                WHERE n.nspname = $1 AND c.relname = 'mutext_schema')";
+    let is_there = lent.query_one(look, &[&names.plain()]).await.map_err(told)?;
     if !is_there.get::<_, bool>(0) {
         return Ok(None);
     }
-    let row = lent.query_one(&format!("SELECT version FROM {table}"), &[]).await.map_err(told)?;
+    let row =
+        lent.query_one(&format!("SELECT version FROM {}.mutext_schema", names.schema), &[]).await.map_err(told)?;
     let found = u32::try_from(row.get::<_, i32>(0)).unwrap_or(u32::MAX);
     if found > VERSION {
         let kind = TroubleKind::TooNew { found, known: VERSION };
@@ -91,8 +95,8 @@ async fn migrate(lent: &mut Lent, subject: &str, names: &Names) -> Result<(), En
     let schema = &names.schema;
     if found.is_none() {
         // Not `IF NOT EXISTS`: that asks for the right to make one even where there is one.
-        let plain = schema.trim_matches('"');
-        let exists = lent.query_opt("SELECT 1 FROM pg_namespace WHERE nspname = $1", &[&plain]).await.map_err(told)?;
+        let look = "SELECT FROM pg_catalog.pg_namespace WHERE nspname = $1";
+        let exists = lent.query_opt(look, &[&names.plain()]).await.map_err(told)?;
         if exists.is_none() {
             lent.batch_execute(&format!("CREATE SCHEMA {schema}")).await.map_err(told)?;
         }

@@ -22,6 +22,7 @@ CREATE TABLE {schema}.revisions (
     revision    bigint NOT NULL,
     place       bigint NOT NULL,
     ordinal     integer NOT NULL,
+    lane        integer NOT NULL, -- the context in a number
     written_at  timestamptz NOT NULL,
     author      text COLLATE "C" NOT NULL,
     kind        smallint NOT NULL,
@@ -29,10 +30,13 @@ CREATE TABLE {schema}.revisions (
     fingerprint bytea,
     message     bytea,
     content     bytea,
-    PRIMARY KEY (context, path, revision)
+    PRIMARY KEY (path, context, revision)
 );
-CREATE UNIQUE INDEX revisions_by_place ON {schema}.revisions (context, place, ordinal);
-CREATE UNIQUE INDEX revisions_by_key ON {schema}.revisions (context, key) WHERE key IS NOT NULL;
+-- No two of its indexes begin with the same column. A plan that is made while the table is empty, and kept, has no
+-- reason to prefer one that begins with all that a query names to one that has only its first column in common; and
+-- that one would read all the history of a context.
+CREATE UNIQUE INDEX revisions_by_place ON {schema}.revisions (lane, place, ordinal);
+CREATE UNIQUE INDEX revisions_by_key ON {schema}.revisions (key, context) WHERE key IS NOT NULL;
 
 -- Both compressors are good; the faster one is not in every build of the server.
 DO $$
@@ -69,19 +73,20 @@ CREATE TYPE {schema}.answer AS (
     written_at    timestamptz
 );
 
--- The document as it is now, into the answer to a refusal or a read.
+-- The document as it is now, into the answer to a refusal or a read. Here and below no plain join leads from a document
+-- to its revision: a plan made while the table was empty would read all the history to find the last one.
 CREATE FUNCTION {schema}.current(in_context text, in_path text, INOUT answer {schema}.answer)
 LANGUAGE plpgsql AS $$
 BEGIN
     SELECT r.revision, r.kind, r.content, r.author, r.written_at
     INTO answer.revision, answer.kind, answer.content, answer.author, answer.written_at
-    FROM {schema}.documents d
-    JOIN {schema}.revisions r ON r.context = d.context AND r.path = d.path AND r.revision = d.revision
-    WHERE d.context = in_context AND d.path = in_path AND d.live;
+    FROM {schema}.revisions r
+    WHERE r.context = in_context AND r.path = in_path AND r.revision =
+        (SELECT d.revision FROM {schema}.documents d WHERE d.context = in_context AND d.path = in_path AND d.live);
 END $$;
 
 -- What the key has named before: the same commit again, or another one; null where it has named nothing.
-CREATE FUNCTION {schema}.earlier(in_context text, in_paths text[], in_key text, in_fingerprint bytea)
+CREATE FUNCTION {schema}.earlier(in_lane integer, in_context text, in_key text, in_fingerprint bytea)
 RETURNS {schema}.answer LANGUAGE plpgsql AS $$
 DECLARE
     answer {schema}.answer;
@@ -95,9 +100,8 @@ BEGIN
         answer.outcome := 4;
         RETURN answer;
     END IF;
-    SELECT array_agg(r.revision ORDER BY w.ordinal) INTO answer.revisions
-    FROM unnest(in_paths) WITH ORDINALITY AS w (path, ordinal)
-    JOIN {schema}.revisions r ON r.context = in_context AND r.place = answer.place AND r.path = w.path;
+    SELECT array_agg(r.revision ORDER BY r.ordinal) INTO answer.revisions
+    FROM {schema}.revisions r WHERE r.lane = in_lane AND r.place = answer.place;
     answer.outcome := 1;
     RETURN answer;
 END $$;
@@ -120,7 +124,7 @@ DECLARE
     made      bigint;
 BEGIN
     IF in_key IS NOT NULL THEN
-        answer := {schema}.earlier(in_context, in_paths, in_key, in_fingerprint);
+        answer := {schema}.earlier(in_lane, in_context, in_key, in_fingerprint);
         IF answer.outcome IS NOT NULL THEN
             RETURN answer;
         END IF;
@@ -143,7 +147,7 @@ BEGIN
 
     -- A commit that this one has waited for may have been the same intention, sent before.
     IF in_key IS NOT NULL AND (behind IS NOT NULL OR unmet IS NOT NULL) THEN
-        answer := {schema}.earlier(in_context, in_paths, in_key, in_fingerprint);
+        answer := {schema}.earlier(in_lane, in_context, in_key, in_fingerprint);
         IF answer.outcome IS NOT NULL THEN
             RETURN answer;
         END IF;
@@ -197,7 +201,8 @@ BEGIN
     PERFORM pg_advisory_xact_lock(in_lane, (nextval('{schema}.places') % 2147483648)::integer);
     answer.place := nextval('{schema}.places');
     INSERT INTO {schema}.revisions
-    SELECT in_context, w.path, w.revision, answer.place, w.ordinal, clock_timestamp(), in_author, coalesce(w.kind, 0),
+    SELECT in_context, w.path, w.revision, answer.place, w.ordinal, in_lane, clock_timestamp(), in_author,
+        coalesce(w.kind, 0),
         CASE w.ordinal WHEN 1 THEN in_key END, CASE w.ordinal WHEN 1 THEN in_fingerprint END, in_message, w.content
     FROM unnest(in_paths, in_kinds, in_contents, answer.revisions) WITH ORDINALITY
         AS w (path, kind, content, revision, ordinal);
@@ -237,8 +242,8 @@ BEGIN
     END IF;
     PERFORM pg_advisory_xact_lock(in_lane, (nextval('{schema}.places') % 2147483648)::integer);
     answer.place := nextval('{schema}.places');
-    INSERT INTO {schema}.revisions VALUES (in_context, in_path, made, answer.place, 1, clock_timestamp(), in_author,
-        coalesce(in_kind, 0), in_key, in_fingerprint, in_message, in_content);
+    INSERT INTO {schema}.revisions VALUES (in_context, in_path, made, answer.place, 1, in_lane, clock_timestamp(),
+        in_author, coalesce(in_kind, 0), in_key, in_fingerprint, in_message, in_content);
     answer.outcome := 0;
     answer.revisions := ARRAY[made];
     answer.watched := CASE WHEN pg_try_advisory_lock(in_watch, 0) THEN NOT pg_advisory_unlock(in_watch, 0) ELSE true END;
@@ -268,8 +273,8 @@ BEGIN
         INTO answer.fence_epoch, answer.fence_counter, answer.fence_owner,
             answer.revision, answer.kind, answer.content, answer.author, answer.written_at
         FROM {schema}.documents d
-        LEFT JOIN {schema}.revisions r
-            ON d.live AND r.context = d.context AND r.path = d.path AND r.revision = d.revision
+        LEFT JOIN LATERAL (SELECT * FROM {schema}.revisions r
+            WHERE d.live AND r.context = d.context AND r.path = d.path AND r.revision = d.revision LIMIT 1) r ON true
         WHERE d.context = in_context AND d.path = in_path;
         EXIT WHEN FOUND;
         INSERT INTO {schema}.documents VALUES (in_context, in_path, 0, false) ON CONFLICT DO NOTHING;
@@ -307,12 +312,14 @@ BEGIN
     RETURN QUERY
         WITH page AS (
             SELECT r.place FROM {schema}.revisions r
-            WHERE r.context = in_context AND r.place > in_after AND r.place <= settled AND r.ordinal = 1
+            WHERE r.lane = in_lane AND r.place > in_after AND r.place <= settled AND r.ordinal = 1
+              AND r.context = in_context
             ORDER BY r.place LIMIT in_limit
         )
         SELECT r.place, r.author, r.message, r.written_at, r.path, r.revision, r.content IS NULL
         FROM {schema}.revisions r
-        WHERE r.context = in_context AND r.place > in_after AND r.place <= (SELECT max(p.place) FROM page p)
+        WHERE r.lane = in_lane AND r.place > in_after AND r.place <= (SELECT max(p.place) FROM page p)
+          AND r.context = in_context
         ORDER BY r.place, r.path;
     IF under_way IS NOT NULL THEN
         RETURN QUERY SELECT NULL::bigint, NULL, NULL::bytea, NULL::timestamptz, NULL, NULL::bigint, NULL::boolean;

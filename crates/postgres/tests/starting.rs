@@ -1,4 +1,4 @@
-//! Many processes that start at once on an empty database.
+//! What begins with an empty database: many processes that start at once, and plans that are made then.
 
 #![expect(clippy::unwrap_used, reason = "a helper of tests that fails is a test that fails")]
 
@@ -6,9 +6,13 @@ mod support;
 
 use std::collections::BTreeSet;
 
-use mutext_contract::{Cursor, Deadline, DocumentStore, Precondition};
+use mutext_contract::{
+    Cursor, Deadline, DocumentStore, Fence, FencingToken, LeaseId, Outcome, PathPrefix, Precondition,
+};
 
-use crate::support::{address, committed, context, fresh_schema, options, put, shared, soon};
+use crate::support::{
+    address, committed, context, fresh_schema, key, opened, options, path, put, shared, soon, started,
+};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn sixteen_that_open_a_fresh_schema_at_once_share_it() {
@@ -47,7 +51,7 @@ async fn schemas_on_one_server_do_not_meet() {
     let other = options(&address(server, &format!("schema={other}"))).open(soon()).await.unwrap();
     let board = context("board");
     committed(&*one, &board, &put("plan.md", "here", Precondition::Absent)).await;
-    assert_eq!(other.read(&board, &support::path("plan.md"), soon()).await.unwrap(), None);
+    assert_eq!(other.read(&board, &path("plan.md"), soon()).await.unwrap(), None);
     committed(&*other, &board, &put("plan.md", "there", Precondition::Absent)).await;
     let feed = one.changes(&board, Cursor::START, 9, Deadline::now()).await.unwrap();
     assert_eq!(feed.len(), 1);
@@ -65,4 +69,43 @@ async fn a_unix_socket_is_as_good() {
     let findings = store.examine(soon()).await.unwrap();
     let encryption = findings.iter().find(|finding| finding.subject == "encryption").unwrap();
     assert!(encryption.found.contains("Unix socket"), "{encryption:?}");
+}
+
+/// Plans are made while the tables are empty, and are kept.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_read_does_not_grow_with_the_history() {
+    const ROUNDS: u64 = 400;
+    let (server, schema) = (started(), fresh_schema());
+    let store = opened(&server, &schema).await;
+    let (board, plan) = (context("board"), path("plan.md"));
+    for round in 1..=ROUNDS {
+        let fence = Fence::new(FencingToken::new(1, round, LeaseId::random()), "plan.md").unwrap();
+        let keyed = put("plan.md", "x", Precondition::Any).key(key(format!("{round}")));
+        let cursor = committed(&*store, &board, &keyed.clone().fenced_by(fence.clone())).await.cursor;
+        assert_eq!(store.read(&board, &plan, soon()).await.unwrap().unwrap().revision.0, round);
+        assert!(committed(&*store, &board, &keyed).await.replayed);
+        store.read_fenced(&board, &plan, &fence, soon()).await.unwrap();
+        assert_eq!(store.history(&board, &plan, None, 1, soon()).await.unwrap().len(), 1);
+        assert_eq!(store.list(&board, &PathPrefix::all(), None, 9, soon()).await.unwrap().entries.len(), 1);
+        assert_eq!(store.changes(&board, cursor, 9, Deadline::now()).await.unwrap(), []);
+        let stale = put("plan.md", "y", Precondition::Absent);
+        assert!(matches!(store.commit(&board, &stale, soon()).await.unwrap(), Outcome::Refused(_)));
+    }
+    // A session counts what it has read when it ends, if not before.
+    drop(store);
+    let looked = format!(
+        "SELECT coalesce(sum(idx_tup_read), 0)::bigint, coalesce(sum(idx_scan), 0)::bigint
+         FROM pg_stat_user_indexes WHERE schemaname = '{schema}'"
+    );
+    let until = tokio::time::Instant::now() + std::time::Duration::from_secs(20);
+    loop {
+        let counts = server.sql(&looked).unwrap();
+        let counts: Vec<u64> = counts.trim().split('|').map(|count| count.parse().unwrap()).collect();
+        assert!(counts[0] < 60 * ROUNDS, "{} entries of indexes were read in {ROUNDS} rounds", counts[0]);
+        if counts[1] >= 8 * ROUNDS {
+            return;
+        }
+        assert!(tokio::time::Instant::now() < until, "only {} looks at indexes were counted", counts[1]);
+        tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+    }
 }
