@@ -6,8 +6,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use mutext_contract::{
-    Claim, Commit, Committed, Content, Deadline, Document, DocumentPath, Fence, FencedRead, FencingToken, InvalidName,
-    Lease, LockRequest, Loss, Mode, Outcome, Precondition, Refusal, Release, Resource, Revision, Ttl, Wait,
+    Claim, Commit, Committed, Content, Deadline, Document, DocumentPath, Effect, Fence, FencedRead, FencingToken,
+    InvalidName, Lease, LockRequest, Loss, Mode, Outcome, Precondition, Refusal, Release, Resource, Revision, Ttl,
+    Wait,
 };
 use tokio::time::Instant;
 
@@ -121,7 +122,8 @@ impl<'a> Lock<'a> {
         let measured = Acquiring::start(context.keeper().meter(), self.wait, asked);
         let answer = context.lock_service().acquire(&request, deadline).await;
         measured.answered(&answer);
-        let acquisition = answer?;
+        // What may have been granted without our knowing is given back: for the caller, nothing has happened.
+        let acquisition = answer.map_err(|trouble| trouble.with_effect(Effect::None))?;
         attempt.settle();
         match acquisition {
             mutext_contract::Acquisition::Granted(grant) => {

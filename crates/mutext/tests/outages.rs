@@ -1,0 +1,192 @@
+//! Locks in Redis over documents on PostgreSQL while both go down: what was acknowledged stays, what was refused did not
+//! happen, agents go on by themselves, and errors say which server and what to do.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use mutext::{
+    AgentName, Commit, Content, Context, Document, Effect, Error, Mutext, Precondition, Settings, Strategy, Ttl,
+    UpdateOptions, Wait,
+};
+use mutext_testbed::{PostgresServer, RedisServer};
+
+/// How an agent makes its updates.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Way {
+    /// `update`: lease, fence and revision.
+    Protected,
+    /// The lease and its fence alone.
+    Fenced,
+    /// The revision alone.
+    Optimistic,
+}
+
+/// Those with locks share documents; those without share one of their own.
+const AGENTS: [Way; 6] =
+    [Way::Protected, Way::Protected, Way::Protected, Way::Fenced, Way::Optimistic, Way::Optimistic];
+const SHARED: usize = 3;
+
+/// What an agent saw.
+#[derive(Debug, Default)]
+struct Seen {
+    acknowledged: BTreeSet<String>,
+    /// It may have happened or not.
+    unknown: BTreeSet<String>,
+    refused: BTreeSet<String>,
+    errors: BTreeMap<String, usize>,
+}
+
+fn with(document: Option<&Document>, id: &str) -> Result<Content, Error> {
+    let mut ids: Vec<String> = document.map_or(Ok(Vec::new()), |document| document.content.parse())?;
+    ids.push(id.to_owned());
+    Ok(Content::json(&ids)?)
+}
+
+async fn update(context: &Context, path: &str, way: Way, id: &str) -> Result<(), Error> {
+    let patience = Duration::from_secs(3);
+    let strategy = match way {
+        Way::Fenced => {
+            let guard = context.lock(path).await?;
+            let document = guard.get(path).await?;
+            let content = with(document.as_ref(), id)?;
+            let commit = Commit::new(context.agent().clone()).put(path.parse()?, content, Precondition::Any);
+            return guard.commit(commit).await.map(drop);
+        }
+        Way::Protected => {
+            Strategy::Lease { ttl: context.settings().ttl, wait: Wait::new(Duration::from_secs(2)).unwrap() }
+        }
+        Way::Optimistic => Strategy::CompareAndSet,
+    };
+    let options = UpdateOptions { strategy, patience, message: None };
+    context.update_with(path, &options, async |document| with(document.as_ref(), id)).await.map(drop)
+}
+
+async fn work(context: Context, agent: usize, done: Arc<AtomicUsize>, ended: Arc<AtomicBool>) -> Seen {
+    let (way, mut seen) = (AGENTS[agent], Seen::default());
+    for number in 0.. {
+        if ended.load(Ordering::SeqCst) {
+            break;
+        }
+        let id = format!("{agent}-{number}");
+        let path = match way {
+            Way::Optimistic => "alone".to_owned(),
+            _ => format!("shared/{}", (agent + number) % SHARED),
+        };
+        let began = Instant::now();
+        let outcome = update(&context, &path, way, &id).await;
+        assert!(began.elapsed() < Duration::from_secs(12), "{id} took {:?}: {outcome:?}", began.elapsed());
+        match outcome {
+            Ok(()) => {
+                assert!(seen.acknowledged.insert(id));
+                done.fetch_add(1, Ordering::SeqCst);
+            }
+            Err(error) => {
+                if let Error::Engine(trouble) = &error {
+                    let text = trouble.to_string();
+                    assert!(text.contains("redis:") || text.contains("postgres:"), "which server? {text}");
+                    assert!(!trouble.remedy.is_empty(), "no remedy: {text}");
+                    let lock = text.contains("redis:");
+                    assert!(!(lock && trouble.effect == Effect::Unknown), "a lock that fails changes nothing: {text}");
+                }
+                let unknown = matches!(&error, Error::Engine(trouble) if trouble.effect == Effect::Unknown);
+                if unknown {
+                    seen.unknown.insert(id)
+                } else {
+                    seen.refused.insert(id)
+                };
+                *seen.errors.entry(error.to_string()).or_default() += 1;
+            }
+        }
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+    seen
+}
+
+async fn open(postgres: &PostgresServer, redis: &RedisServer, agent: usize) -> Context {
+    let mutext = Mutext::open(&postgres.url().parse().unwrap(), Some(&redis.url().parse().unwrap())).await.unwrap();
+    let mut settings = Settings::new(AgentName::new(format!("agent-{agent}")).unwrap());
+    settings.ttl = Ttl::new(Duration::from_secs(2)).unwrap();
+    settings.wait = Wait::new(Duration::from_secs(2)).unwrap();
+    settings.patience = Duration::from_secs(3);
+    mutext.context("outages", settings).unwrap()
+}
+
+/// Until every agent has made `more` updates more; how long that took.
+async fn all_go_on(done: &[Arc<AtomicUsize>], more: usize, after: &str) -> Duration {
+    let began = Instant::now();
+    let wanted: Vec<usize> = done.iter().map(|done| done.load(Ordering::SeqCst) + more).collect();
+    while done.iter().zip(&wanted).any(|(done, wanted)| done.load(Ordering::SeqCst) < *wanted) {
+        let counts: Vec<_> = done.iter().map(|done| done.load(Ordering::SeqCst)).collect();
+        assert!(began.elapsed() < Duration::from_secs(20), "after {after}: {counts:?}, and {wanted:?} were wanted");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    began.elapsed()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_acknowledged_is_lost_while_both_servers_go_down() {
+    let (mut postgres, mut redis) = (PostgresServer::start().unwrap(), RedisServer::start().unwrap());
+    let (done, ended) = (AGENTS.map(|_| Arc::new(AtomicUsize::new(0))), Arc::new(AtomicBool::new(false)));
+    let mut agents = Vec::new();
+    for agent in 0..AGENTS.len() {
+        let context = open(&postgres, &redis, agent).await;
+        agents.push(tokio::spawn(work(context, agent, Arc::clone(&done[agent]), Arc::clone(&ended))));
+    }
+    all_go_on(&done, 5, "the start").await;
+    // At once, soon, and later than anybody's patience.
+    for (round, away) in [0, 0, 0, 400, 400, 3_500].into_iter().map(Duration::from_millis).enumerate() {
+        redis.kill().unwrap();
+        tokio::time::sleep(away).await;
+        redis.restart().unwrap();
+        println!("{round}: Redis restarted without its data: on after {:?}", all_go_on(&done, 3, "a restart").await);
+        redis.cli(&["CLIENT", "KILL", "TYPE", "normal"]).unwrap();
+        redis.cli(&["CLIENT", "KILL", "TYPE", "pubsub"]).unwrap();
+        println!("{round}: every connection killed: on after {:?}", all_go_on(&done, 3, "CLIENT KILL").await);
+        redis.cli(&["FLUSHALL"]).unwrap();
+        println!("{round}: FLUSHALL: on after {:?}", all_go_on(&done, 3, "FLUSHALL").await);
+        postgres.kill().unwrap();
+        tokio::time::sleep(away).await;
+        postgres.restart().unwrap();
+        println!("{round}: PostgreSQL killed and restarted: on after {:?}", all_go_on(&done, 3, "a kill").await);
+    }
+    // Without any lock service, compare-and-set goes on.
+    redis.kill().unwrap();
+    all_go_on(&done[4..], 20, "the end of Redis").await;
+    redis.restart().unwrap();
+    all_go_on(&done, 5, "the return of Redis").await;
+    ended.store(true, Ordering::SeqCst);
+    let mut all = Seen::default();
+    for agent in agents {
+        let seen = agent.await.unwrap();
+        all.acknowledged.extend(seen.acknowledged);
+        all.unknown.extend(seen.unknown);
+        all.refused.extend(seen.refused);
+        seen.errors.into_iter().for_each(|(error, count)| *all.errors.entry(error).or_default() += count);
+    }
+    for server in ["redis:", "postgres:"] {
+        assert!(
+            all.errors.keys().any(|error| error.contains(server)),
+            "nobody met the end of {server} {:?}",
+            all.errors
+        );
+    }
+    println!("{} acknowledged, {} unknown, {} refused", all.acknowledged.len(), all.unknown.len(), all.refused.len());
+    all.errors.iter().for_each(|(error, count)| println!("{count:>4} x {error}"));
+
+    let reader = open(&postgres, &redis, 9).await;
+    let mut there = Vec::new();
+    for path in ["alone", "shared/0", "shared/1", "shared/2"] {
+        let document = reader.get(path).await.unwrap().unwrap();
+        there.extend(document.content.parse::<Vec<String>>().unwrap());
+    }
+    let found: BTreeSet<String> = there.iter().cloned().collect();
+    assert_eq!(found.len(), there.len(), "an update happened twice");
+    let lost: Vec<_> = all.acknowledged.difference(&found).collect();
+    assert!(lost.is_empty(), "acknowledged, and lost: {lost:?}");
+    let undead: Vec<_> = all.refused.intersection(&found).collect();
+    assert!(undead.is_empty(), "refused, and there: {undead:?}");
+}
