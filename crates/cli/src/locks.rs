@@ -1,21 +1,39 @@
 //! `locks` and `revoke`: who holds what, and breaking a lease.
 
+use std::num::NonZeroU64;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::Args;
-use mutext::{Claim, Holding, LockTable, Mode, Release, Resource, Waiter};
+use mutext::{Claim, ContextName, Holding, LockTable, Mode, Release, Resource, Waiter};
 use serde_json::{Value, json};
 
 use crate::config::Common;
 use crate::error::{CliError, holding, milliseconds};
 use crate::exit::Exit;
 use crate::output::{Output, span};
+use crate::watch;
 
 /// Show who holds what, since when, and who waits
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  mutext locks\n  mutext locks --json | jq '.leases[] | {agent, waiting}'\n\n\
-    A lease that has lapsed stands in nobody's way; its holder keeps it until somebody takes it.")]
-pub(crate) struct LocksArgs {}
+#[command(after_help = "Examples:\n  mutext locks\n  mutext locks --json | jq '.leases[] | {agent, waiting}'\n  \
+    mutext locks --watch\n  mutext locks --watch --every 5s --json | jq -c '{at, held: [.leases[].agent]}'\n  \
+    mutext locks --watch --count 3 > three-looks.txt\n\n\
+    A lease that has lapsed stands in nobody's way; its holder keeps it until somebody takes it.\n\n\
+    --watch draws a live view on a terminal: q quits, ? shows the keys. In a pipe or a file, and with\n\
+    --json, it writes one table or one line of JSON for each look. A lock server that goes away is told\n\
+    of and asked again until it is back.")]
+pub(crate) struct LocksArgs {
+    /// Look again and again, until q or Ctrl-C
+    #[arg(long)]
+    watch: bool,
+    /// How often to look: 100ms to 1day
+    #[arg(long, value_name = "DURATION", default_value = "1s", value_parser = watch::every, requires = "watch")]
+    every: Duration,
+    /// End after this many looks; when the last of them failed, with its error
+    #[arg(long, value_name = "N", requires = "watch")]
+    count: Option<NonZeroU64>,
+}
 
 /// Break a lease: the next in the queue is served, and the holder is told
 #[derive(Debug, Args)]
@@ -34,20 +52,12 @@ pub(crate) struct RevokeArgs {
     reason: String,
 }
 
-pub(crate) async fn locks(_: LocksArgs, common: &Common) -> Result<ExitCode, CliError> {
+pub(crate) async fn locks(args: LocksArgs, common: &Common) -> Result<ExitCode, CliError> {
+    if args.watch {
+        return watch::run(args.every, args.count, common).await;
+    }
     let table = common.with_context(async |context| Ok(context.locks().await?)).await?;
-    let leases: Vec<Value> = table
-        .holdings
-        .iter()
-        .map(|lease| {
-            let mut value = holding(lease);
-            value["lapsed"] = json!(lease.remaining.is_zero());
-            value["waiting"] = json!(waiting_for(lease, &table).map(waiter).collect::<Vec<_>>());
-            value
-        })
-        .collect();
-    let waiters: Vec<Value> = table.waiters.iter().map(waiter).collect();
-    let answer = json!({ "context": common.context, "leases": leases, "waiters": waiters });
+    let answer = picture(&table, &common.context);
     common.out.answer(&answer, || human(&table, common.out))?;
     if table.holdings.is_empty() && table.waiters.is_empty() {
         common.out.remark(&format!("nobody holds a lock in context {}", common.context));
@@ -55,7 +65,23 @@ pub(crate) async fn locks(_: LocksArgs, common: &Common) -> Result<ExitCode, Cli
     Ok(Exit::Done.into())
 }
 
-fn waiting_for<'a>(lease: &'a Holding, table: &'a LockTable) -> impl Iterator<Item = &'a Waiter> {
+/// The table as JSON.
+pub(crate) fn picture(table: &LockTable, context: &ContextName) -> Value {
+    let leases: Vec<Value> = table
+        .holdings
+        .iter()
+        .map(|lease| {
+            let mut value = holding(lease);
+            value["lapsed"] = json!(lease.remaining.is_zero());
+            value["waiting"] = json!(waiting_for(lease, table).map(waiter).collect::<Vec<_>>());
+            value
+        })
+        .collect();
+    let waiters: Vec<Value> = table.waiters.iter().map(waiter).collect();
+    json!({ "context": context, "leases": leases, "waiters": waiters })
+}
+
+pub(crate) fn waiting_for<'a>(lease: &'a Holding, table: &'a LockTable) -> impl Iterator<Item = &'a Waiter> {
     let in_the_way =
         |waiter: &&Waiter| waiter.claims.iter().any(|claim| lease.claims.iter().any(|own| own.conflicts(claim)));
     table.waiters.iter().filter(in_the_way)
@@ -71,7 +97,7 @@ fn waiter(waiter: &Waiter) -> Value {
     })
 }
 
-fn human(table: &LockTable, out: Output) -> String {
+pub(crate) fn human(table: &LockTable, out: Output) -> String {
     let held = table.holdings.iter().map(|lease| {
         let waiting: Vec<String> = waiting_for(lease, table).map(|waiter| waiter.holder.to_string()).collect();
         [
@@ -105,12 +131,12 @@ fn human(table: &LockTable, out: Output) -> String {
     text
 }
 
-fn resources(claims: &[Claim]) -> String {
+pub(crate) fn resources(claims: &[Claim]) -> String {
     claims.iter().map(|claim| claim.resource.as_str()).collect::<Vec<_>>().join(", ")
 }
 
 /// One word for the request: `mutext lock` claims all of its resources in one mode, other programs may not.
-fn mode(claims: &[Claim]) -> String {
+pub(crate) fn mode(claims: &[Claim]) -> String {
     let shared = claims.iter().filter(|claim| claim.mode == Mode::Shared).count();
     match shared {
         0 => Mode::Exclusive.to_string(),

@@ -7,6 +7,7 @@
 //! | `documents`, `write` | reading and changing documents |
 //! | `lock`, `signals`, `inherited` | running a command under a lease, and what that command inherits |
 //! | `locks` | who holds what, and breaking a lease |
+//! | `watch` | who holds what, looked at again and again |
 //! | `experiment` | the laboratory's door |
 //! | `metrics`, `log` | what is measured, and what is said while it works |
 //! | `output`, `error`, `exit` | what is said, and with which status |
@@ -25,6 +26,7 @@ mod log;
 mod metrics;
 mod output;
 mod signals;
+mod watch;
 mod write;
 
 use std::process::ExitCode;

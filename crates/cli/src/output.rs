@@ -1,7 +1,9 @@
 //! The one way out: answers to standard output, remarks and errors to standard error; tables for people, JSON for
 //! machines.
 
+use std::collections::VecDeque;
 use std::io::{self, IsTerminal, Write};
+use std::sync::Mutex;
 use std::time::{Duration, SystemTime};
 
 use comfy_table::{ContentArrangement, Table, presets};
@@ -20,6 +22,11 @@ pub(crate) struct Output {
 impl Output {
     pub(crate) fn new(json: bool) -> Self {
         Self { json, terminal: io::stdout().is_terminal() }
+    }
+
+    /// Whether a view can be drawn, and is wanted.
+    pub(crate) fn can_draw(self) -> bool {
+        self.terminal && !self.json && !is_dumb()
     }
 
     /// The answer: as JSON, or as `human` writes it.
@@ -92,20 +99,62 @@ impl Output {
     }
 }
 
+/// Whether there is still somebody who reads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Written {
+    Read,
+    Gone,
+}
+
 /// Writes to standard output. A reader that has gone away is not our trouble, and not worth a word.
 pub(crate) fn to_stdout(bytes: &[u8]) -> Result<(), CliError> {
+    write_unless_gone(bytes).map(|_| ())
+}
+
+/// The same, for whoever would go on writing.
+pub(crate) fn write_unless_gone(bytes: &[u8]) -> Result<Written, CliError> {
     let mut stdout = io::stdout().lock();
     match stdout.write_all(bytes).and_then(|()| stdout.flush()) {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(CliError::Io {
+        Ok(()) => Ok(Written::Read),
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(Written::Gone),
+        Err(source) => Err(CliError::Io {
             what: "standard output cannot be written".to_owned(),
             remedy: "the command itself is done; make room where its output goes",
-            source: error,
+            source,
         }),
-        _ => Ok(()),
     }
 }
 
+/// Remarks that a view on the terminal keeps from being written across it.
+static HELD_BACK: Mutex<Option<VecDeque<String>>> = Mutex::new(None);
+/// More than this is not worth reading afterwards: the earliest go.
+const HELD_BACK_MAX: usize = 50;
+
+/// From now on remarks wait, where they would go to a terminal.
+pub(crate) fn hold_back() {
+    if io::stderr().is_terminal()
+        && let Ok(mut held) = HELD_BACK.lock()
+    {
+        held.get_or_insert_default();
+    }
+}
+
+/// Says what was held back.
+pub(crate) fn let_go() {
+    let held = HELD_BACK.lock().ok().and_then(|mut held| held.take());
+    held.into_iter().flatten().for_each(|text| to_stderr(&text));
+}
+
 fn to_stderr(text: &str) {
+    if let Ok(mut held) = HELD_BACK.lock()
+        && let Some(texts) = held.as_mut()
+    {
+        texts.push_back(text.to_owned());
+        if texts.len() > HELD_BACK_MAX {
+            texts.pop_front();
+        }
+        return;
+    }
     // Where even standard error is gone, nobody is left to tell.
     let _ = io::stderr().lock().write_all(text.as_bytes());
 }
@@ -114,10 +163,22 @@ fn line(text: &str) -> String {
     format!("{text}\n")
 }
 
+/// Whether whoever reads has asked for no colour.
+pub(crate) fn no_colour() -> bool {
+    std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty())
+}
+
+/// Whether the terminal can do no more than show one line after the other.
+fn is_dumb() -> bool {
+    std::env::var_os("TERM").is_some_and(|term| term == "dumb")
+}
+
 fn paint(text: &str, style: &str) -> String {
-    let plain = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty())
-        || std::env::var_os("TERM").is_some_and(|term| term == "dumb");
-    if plain || !io::stderr().is_terminal() { text.to_owned() } else { format!("\x1b[{style}m{text}\x1b[0m") }
+    if no_colour() || is_dumb() || !io::stderr().is_terminal() {
+        text.to_owned()
+    } else {
+        format!("\x1b[{style}m{text}\x1b[0m")
+    }
 }
 
 fn terminal_width() -> Option<u16> {
