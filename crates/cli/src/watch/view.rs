@@ -205,9 +205,10 @@ fn sections(table: &LockTable, width: usize, theme: Theme) -> Vec<Section> {
     let rows = rows.into_iter().zip(&table.holdings).map(|(row, lease)| Line::styled(row, lapsed(lease)));
     let nobody = |text: &'static str| Section { heading: Line::raw(cut(text, width)), rows: Vec::new() };
     let mut sections = Vec::new();
-    sections.push(match table.holdings.is_empty() {
-        true => nobody("nobody holds a lock"),
-        false => Section { heading, rows: rows.collect() },
+    sections.push(if table.holdings.is_empty() {
+        nobody("nobody holds a lock")
+    } else {
+        Section { heading, rows: rows.collect() }
     });
     if !table.waiters.is_empty() {
         let queue: Vec<Vec<String>> = table.waiters.iter().map(waiter_row).collect();
@@ -311,7 +312,7 @@ fn wrapped(text: &str, width: usize, lines_max: usize) -> Vec<String> {
 
 fn help(width: usize) -> Text<'static> {
     let lines = KEYS.iter().map(|(keys, what)| Line::raw(cut(&format!("{keys:<16}{what}"), width)));
-    Text::from_iter(lines)
+    lines.collect()
 }
 
 #[cfg(test)]

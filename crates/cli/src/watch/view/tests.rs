@@ -22,7 +22,7 @@ pub(in super::super) fn holding(resource: &str, agent: &str) -> Holding {
         holder: Holder::new(AgentName::new(agent).unwrap()),
         claims: claims(resource, Mode::Exclusive),
         token: (1, 7),
-        held_for: Duration::from_millis(62_000),
+        held_for: Duration::from_secs(62),
         remaining: Duration::from_millis(8_940),
         reason: None,
     }
