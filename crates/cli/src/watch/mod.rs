@@ -19,7 +19,7 @@ use std::pin::Pin;
 use std::process::ExitCode;
 use std::time::{Duration, Instant, SystemTime};
 
-use mutext::{Context, LockTable};
+use mutext::{Context, LockTable, Settings};
 use ratatui::crossterm::event::Event;
 use serde_json::json;
 use tokio::time::sleep_until;
@@ -41,6 +41,8 @@ const EVERY_MIN: Duration = Duration::from_millis(100);
 const EVERY_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 /// The longest pause while nobody answers, unless looks are rarer anyway: recovery is seen within it.
 const PAUSE_MAX: Duration = Duration::from_secs(5);
+/// How long one look may take before it counts as failed: whoever watches wants to know soon.
+const PATIENCE: Duration = Duration::from_secs(3);
 /// How often the view is drawn when nothing happens, for what it says about time.
 const REDRAW: Duration = Duration::from_secs(1);
 
@@ -57,7 +59,8 @@ pub(crate) fn every(text: &str) -> Result<Duration, String> {
 /// Looks until it is told to end, or has looked often enough.
 pub(crate) async fn run(every: Duration, count: Option<NonZeroU64>, common: &Common) -> Result<ExitCode, CliError> {
     let address = common.locks.as_ref().unwrap_or(&common.store).address()?.to_string();
-    let (mutext, context) = common.open().await?;
+    let (mutext, _) = common.open().await?;
+    let context = mutext.context(common.context.clone(), Settings { patience: PATIENCE, ..common.settings() })?;
     let engine = mutext.capabilities().1.engine;
     let subject = Subject { context: common.context.to_string(), address, engine, every };
     let mut looks = Looks { context, every, failures: 0, left: count.map(NonZeroU64::get) };
@@ -210,8 +213,10 @@ async fn drawn(looks: &mut Looks, subject: Subject) -> Result<ExitCode, CliError
     let mut screen = Screen::take()?;
     // Declared after the screen, so that it ends before: what is typed while it ends is not echoed.
     let mut keys = Keys::read()?;
-    let mut under_way = Some(looks.begin(Instant::now()));
+    let mut due = Some(Instant::now());
+    let mut under_way = due.map(|due| looks.begin(due));
     loop {
+        state.asked = due;
         let room = screen.draw(|frame| view::draw(frame, &state, Instant::now(), theme))?;
         if state.room != room {
             state.drawn(room);
@@ -225,8 +230,11 @@ async fn drawn(looks: &mut Looks, subject: Subject) -> Result<ExitCode, CliError
                 Event::Key(key) => match state.key(key) {
                     Asked::Quit => return Ok(Exit::Done.into()),
                     // A picture that comes in now would take away the one that is being read.
-                    Asked::Pause => under_way = None,
-                    Asked::Resume => under_way = Some(looks.begin(Instant::now())),
+                    Asked::Pause => (due, under_way) = (None, None),
+                    Asked::Resume => {
+                        due = Some(Instant::now());
+                        under_way = due.map(|due| looks.begin(due));
+                    }
                     Asked::Nothing => {}
                 },
                 // What is on the screen after that is the terminal's guess.
@@ -234,10 +242,10 @@ async fn drawn(looks: &mut Looks, subject: Subject) -> Result<ExitCode, CliError
                 _ => {}
             },
             look = next_look(&mut under_way) => {
-                let next = looks.after(&look);
-                let Some(due) = next else { return last(look, &mut screen, state, theme) };
-                take(look, due, &mut state);
-                under_way = Some(looks.begin(due));
+                let Some(next) = looks.after(&look) else { return last(look, &mut screen, state, theme) };
+                take(look, next, &mut state);
+                due = Some(next);
+                under_way = due.map(|due| looks.begin(due));
             }
             () = tokio::time::sleep(REDRAW) => {}
         }
@@ -255,7 +263,7 @@ fn take(look: Look, due: Instant, state: &mut State) {
     let Look { outcome, at, began, took } = look;
     match outcome {
         Ok(table) => state.answered(Picture { table, at, began, took }),
-        Err(error) => state.failed(told(&error), began + took, due),
+        Err(error) => state.failed(told(&error), began, due),
     }
 }
 

@@ -7,6 +7,9 @@ use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
 
 use super::seen::Seen;
 
+/// An answer that takes longer than this is worth a word.
+const LATE: Duration = Duration::from_secs(1);
+
 /// What is watched; it does not change.
 #[derive(Debug, Clone)]
 pub(crate) struct Subject {
@@ -53,6 +56,8 @@ pub(crate) struct State {
     pub(crate) subject: Subject,
     pub(crate) picture: Option<Picture>,
     pub(crate) trouble: Option<Trouble>,
+    /// When the look that is under way was due; `None` while paused.
+    pub(crate) asked: Option<Instant>,
     pub(crate) seen: Seen,
     pub(crate) since: Instant,
     pub(crate) paused: bool,
@@ -76,6 +81,7 @@ impl State {
             subject,
             picture: None,
             trouble: None,
+            asked: None,
             seen: Seen::default(),
             since: now,
             paused: false,
@@ -92,11 +98,18 @@ impl State {
         self.picture = Some(picture);
     }
 
-    /// A look failed; the next is due at `next`.
-    pub(crate) fn failed(&mut self, text: String, now: Instant, next: Instant) {
+    /// A look that began at `began` failed; the next is due at `next`.
+    pub(crate) fn failed(&mut self, text: String, began: Instant, next: Instant) {
         let before = self.trouble.take();
         let failures = before.as_ref().map_or(0, |trouble| trouble.failures).saturating_add(1);
-        self.trouble = Some(Trouble { text, since: before.map_or(now, |trouble| trouble.since), failures, next });
+        self.trouble = Some(Trouble { text, since: before.map_or(began, |trouble| trouble.since), failures, next });
+    }
+
+    /// For how long an answer has been missing, where it should have come: then what is shown is old.
+    pub(crate) fn without_answer(&self, now: Instant) -> Option<Duration> {
+        let since = self.trouble.as_ref().map(|trouble| trouble.since);
+        let late = self.asked.filter(|asked| now.saturating_duration_since(*asked) >= LATE);
+        since.or(late).map(|since| now.saturating_duration_since(since))
     }
 
     /// What a key does, and what it asks for.
@@ -183,12 +196,23 @@ mod tests {
     }
 
     #[test]
+    fn an_answer_is_missed_before_its_look_has_failed() {
+        let mut state = state();
+        let begun = state.since;
+        assert_eq!(state.without_answer(begun + Duration::from_secs(9)), None, "nobody has asked");
+        state.asked = Some(begun);
+        assert_eq!(state.without_answer(begun + Duration::from_millis(900)), None);
+        assert_eq!(state.without_answer(begun + Duration::from_secs(2)), Some(Duration::from_secs(2)));
+    }
+
+    #[test]
     fn trouble_lasts_from_its_first_failure_until_an_answer() {
         let mut state = state();
         let begun = state.since;
         let later = begun + Duration::from_secs(3);
         state.failed("one".to_owned(), begun, later);
         state.failed("two".to_owned(), later, later);
+        assert_eq!(state.without_answer(later), Some(Duration::from_secs(3)));
         let trouble = state.trouble.clone().unwrap();
         assert_eq!((trouble.since, trouble.failures, trouble.text.as_str()), (begun, 2, "two"));
         let picture =

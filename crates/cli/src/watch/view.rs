@@ -10,7 +10,7 @@ use ratatui::text::{Line, Text};
 
 use super::columns::{self, Column, LUXURY, cut, measure, one_line};
 use super::seen::{Seen, per_minute};
-use super::state::{Room, State, Trouble};
+use super::state::{Room, State};
 use crate::locks::{mode, resources, waiting_for};
 use crate::output::span;
 
@@ -95,7 +95,7 @@ pub(crate) fn draw(frame: &mut Frame<'_>, state: &State, now: Instant, theme: Th
     let sections = sections(&picture.table, width, theme);
     let (lines, room) = window(&sections, state.scroll, usize::from(middle.height));
     // Old news looks like it, and the status line says so.
-    let style = if state.trouble.is_some() { Style::new().dim() } else { Style::new() };
+    let style = if state.without_answer(now).is_some() { Style::new().dim() } else { Style::new() };
     frame.render_widget(Text::from(lines).style(style), middle);
     room
 }
@@ -264,11 +264,10 @@ fn window(sections: &[Section], scroll: usize, height: usize) -> (Vec<Line<'stat
 // --- The status line -----------------------------------------------------------------------------------------------
 
 fn status(state: &State, now: Instant, width: usize, rows_max: usize, theme: Theme) -> Text<'static> {
-    if let Some(trouble) = &state.trouble {
-        let paused = if state.paused { "PAUSED, NO ANSWER" } else { "NO ANSWER" };
-        let mut lines = vec![Line::styled(cut(&no_answer(paused, trouble, state, now), width), theme.trouble())];
-        let text = wrapped(&trouble.text, width, rows_max.saturating_sub(1));
-        lines.extend(text.into_iter().map(Line::raw));
+    if let Some(missing) = state.without_answer(now) {
+        let mut lines = vec![Line::styled(cut(&no_answer(state, missing, now), width), theme.trouble())];
+        let told = state.trouble.as_ref().map_or("", |trouble| &trouble.text);
+        lines.extend(wrapped(told, width, rows_max.saturating_sub(1)).into_iter().map(Line::raw));
         return Text::from(lines);
     }
     let rest = state.room.scroll_max;
@@ -281,16 +280,16 @@ fn status(state: &State, now: Instant, width: usize, rows_max: usize, theme: The
     Text::from(Line::styled(cut(&keys, width), style))
 }
 
-fn no_answer(word: &str, trouble: &Trouble, state: &State, now: Instant) -> String {
-    let for_so_long = seconds(now.saturating_duration_since(trouble.since));
-    let left = trouble.next.saturating_duration_since(now);
-    let next = match (state.paused, left < Duration::from_millis(500)) {
-        (true, _) => String::new(),
-        (false, true) => ", looking again".to_owned(),
-        (false, false) => format!(", next look in {}", seconds(left)),
+fn no_answer(state: &State, missing: Duration, now: Instant) -> String {
+    let left = state.trouble.as_ref().map_or(Duration::ZERO, |trouble| trouble.next.saturating_duration_since(now));
+    let (word, next) = match (state.paused, &state.trouble) {
+        (true, _) => ("PAUSED, NO ANSWER", String::new()),
+        (false, None) => ("NO ANSWER", " yet".to_owned()),
+        (false, Some(_)) if left < Duration::from_millis(500) => ("NO ANSWER", ", looking again".to_owned()),
+        (false, Some(_)) => ("NO ANSWER", format!(", next look in {}", seconds(left))),
     };
     let old = if state.picture.is_some() { "; what is shown is old" } else { "" };
-    format!("{word} for {for_so_long}{next}{old}")
+    format!("{word} for {}{next}{old}", seconds(missing))
 }
 
 /// The text in lines between words, at most so many; the last one tells where there was more.
