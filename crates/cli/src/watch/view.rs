@@ -110,17 +110,15 @@ fn header(state: &State, now: Instant, width: usize, height: u16) -> Text<'stati
     let subject = &state.subject;
     let watched = now.saturating_duration_since(state.since);
     let lines = if height >= ROWS_OF_A_LONG_HEADER {
-        vec![
+        let looks = counted(state.seen.looks, "look", "looks");
+        let watched = format!("watched {}, {looks}: {}", seconds(watched), so_far(&state.seen, watched));
+        let mut lines = vec![
             format!("context {}, looked at every {}", subject.context, exact(subject.every)),
             format!("locks at {} (engine {})", one_line(&subject.address), subject.engine),
             last_look(state, now, false),
-            format!(
-                "watched {}, {}: {}",
-                seconds(watched),
-                counted(state.seen.looks, "look", "looks"),
-                so_far(&state.seen, watched)
-            ),
-        ]
+        ];
+        lines.extend(wrapped(&watched, width, 2));
+        lines
     } else {
         let place = format!("{} at {}", subject.context, one_line(&subject.address));
         vec![place, last_look(state, now, true), in_short(&state.seen)]

@@ -295,6 +295,8 @@ fn rates_are_those_of_the_time_watched() {
     let expected =
         "watched 1m 30s, 2 looks: grants seen 30 (20.0/min), holders changed 0 (0.0/min), longest wait seen 4.0s";
     assert_eq!(header.lines[3].to_string(), expected);
+    let narrow = super::header(&state, state.since + Duration::from_secs(90), 80, 40);
+    assert_eq!(narrow.lines[4].to_string(), "longest wait seen 4.0s", "nothing of it is lost");
     assert_eq!(
         header.lines[2].to_string(),
         "last look 14:03:22Z (1m 30s ago), took 1.2ms: 30 leases, 1 waiting",
