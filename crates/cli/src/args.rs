@@ -11,7 +11,7 @@ use crate::exit::{self, Exit};
 use crate::log::LogArgs;
 use crate::metrics::{Exported, MetricsArgs};
 use crate::output::{self, Output};
-use crate::{documents, experiment, lock, locks, log, write};
+use crate::{doctor, documents, experiment, lock, locks, log, write};
 
 /// Shared context for many agents, with locks that hold
 #[derive(Parser)]
@@ -38,6 +38,7 @@ enum Command {
     Lock(lock::LockArgs),
     Locks(locks::LocksArgs),
     Revoke(locks::RevokeArgs),
+    Doctor(doctor::DoctorArgs),
     Experiment(experiment::ExperimentArgs),
     Completions(CompletionsArgs),
 }
@@ -82,6 +83,7 @@ impl Command {
             Self::Lock(args) => lock::run(args, common).await,
             Self::Locks(args) => locks::locks(args, common).await,
             Self::Revoke(args) => locks::revoke(args, common).await,
+            Self::Doctor(args) => doctor::run(args, common).await,
             Self::Experiment(args) => experiment::run(args, common).await,
             Self::Completions(_) => Ok(Exit::Done.into()),
         }

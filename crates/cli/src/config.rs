@@ -1,12 +1,14 @@
 //! Settings, resolved: a flag overrides the environment, which overrides the config file.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use clap::Args;
-use mutext::{Address, AgentName, Context, ContextName, InvalidName, Mutext, Settings, Ttl, Wait};
+use mutext::{Address, AgentName, Context, ContextName, InvalidDuration, InvalidName, Mutext, Settings, Ttl, Wait};
 
-use crate::config_file::ConfigFile;
+use crate::config_file::{ConfigFile, parse_duration};
 use crate::error::CliError;
 use crate::output::Output;
 
@@ -117,6 +119,8 @@ pub(crate) struct Common {
     pub(crate) ttl: Ttl,
     pub(crate) document_bytes_max: usize,
     pub(crate) config: Option<PathBuf>,
+    /// Where the settings other than addresses came from, by their keys; one that is missing is the default.
+    pub(crate) origins: BTreeMap<&'static str, Origin>,
     pub(crate) out: Output,
 }
 
@@ -142,16 +146,34 @@ impl Common {
         let locks = pick(("--locks", &global.locks), "MUTEXT_LOCKS", file.locks)?.map(given);
         let context = pick(("--context", &global.context), "MUTEXT_CONTEXT", file.context)?;
         let agent = pick(("--agent", &global.agent), "MUTEXT_AGENT", file.agent)?;
+        let wait = duration("MUTEXT_WAIT", Wait::new)?;
+        let ttl = duration("MUTEXT_TTL", Ttl::new)?;
         let user = || std::env::var("USER").ok().and_then(|user| AgentName::new(user).ok());
+        let file_origin = || config.clone().map_or(Origin::Default, Origin::File);
+        let of = |given: &Option<(String, Origin)>| given.as_ref().map(|(_, origin)| origin.clone());
+        let of_duration = |variable: &'static str, in_env: bool, in_file: bool| match (in_env, in_file) {
+            (true, _) => Some(Origin::Environment(variable)),
+            (false, true) => Some(file_origin()),
+            (false, false) => None,
+        };
+        let origins = [
+            ("context", of(&context)),
+            ("agent", of(&agent).or_else(|| user().map(|_| Origin::Environment("USER")))),
+            ("wait", of_duration("MUTEXT_WAIT", wait.is_some(), file.wait.is_some())),
+            ("ttl", of_duration("MUTEXT_TTL", ttl.is_some(), file.ttl.is_some())),
+            ("document_bytes_max", file.document_bytes_max.map(|_| file_origin())),
+        ];
+        let origins = origins.into_iter().filter_map(|(key, origin)| Some((key, origin?))).collect();
         Ok(Self {
             store,
             locks,
             context: named(context, ContextName::new)?.map_or_else(|| ContextName::new("default"), Ok)?,
             agent: named(agent, AgentName::new)?.or_else(user).map_or_else(|| AgentName::new("agent"), Ok)?,
-            wait: file.wait.unwrap_or_default(),
-            ttl: file.ttl.unwrap_or_default(),
+            wait: wait.or(file.wait).unwrap_or_default(),
+            ttl: ttl.or(file.ttl).unwrap_or_default(),
             document_bytes_max: file.document_bytes_max.unwrap_or(1024 * 1024),
             config,
+            origins,
             out: Output::new(global.json),
         })
     }
@@ -213,6 +235,16 @@ fn named<T>(
     let Some((text, origin)) = given else { return Ok(None) };
     let refuse = |error: InvalidName| CliError::Setting { origin: origin.to_string(), source: Box::new(error.into()) };
     check(text).map(Some).map_err(refuse)
+}
+
+fn duration<T>(
+    name: &'static str,
+    check: impl FnOnce(Duration) -> Result<T, InvalidDuration>,
+) -> Result<Option<T>, CliError> {
+    let Some(text) = variable(name)? else { return Ok(None) };
+    let refuse = |error: String| CliError::input(format!("{name} is {text:?}: {error}"));
+    let duration = parse_duration(&text).map_err(refuse)?;
+    check(duration).map(Some).map_err(|error| refuse(error.to_string()))
 }
 
 /// A variable of the environment; one that is empty counts as missing.

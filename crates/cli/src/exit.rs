@@ -35,7 +35,7 @@ impl Exit {
     const fn meaning(self) -> &'static str {
         match self {
             Self::Done => "done",
-            Self::CriterionFailed => "an experiment's criterion failed",
+            Self::CriterionFailed => "an experiment's criterion failed, or doctor found a danger",
             Self::BadInput => "bad usage or bad input; nothing was changed",
             Self::Conflict => "conflict: a precondition failed, or is missing; nothing was changed",
             Self::NotGranted => "the lock was not granted in time, or waiting for it would deadlock",

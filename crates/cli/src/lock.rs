@@ -40,13 +40,13 @@ pub(crate) struct LockArgs {
     /// What to lock: a document, or a path with all below it
     #[arg(required = true)]
     resources: Vec<Resource>,
-    /// How long to queue at most [default: 500ms]
+    /// How long to queue at most [env: MUTEXT_WAIT] [default: 500ms]
     #[arg(long, value_name = "DURATION", value_parser = wait)]
     wait: Option<Wait>,
     /// One try, without queueing
     #[arg(long, conflicts_with = "wait")]
     no_wait: bool,
-    /// How long the lease lasts, should this process die [default: 10s]
+    /// How long the lease lasts, should this process die [env: MUTEXT_TTL] [default: 10s]
     #[arg(long, value_name = "DURATION", value_parser = ttl)]
     ttl: Option<Ttl>,
     /// What for: shown to those who wait

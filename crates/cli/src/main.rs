@@ -15,6 +15,7 @@
 mod args;
 mod config;
 mod config_file;
+mod doctor;
 mod documents;
 mod error;
 mod exit;

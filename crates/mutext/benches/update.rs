@@ -170,7 +170,9 @@ async fn run(
 #[expect(clippy::print_stdout, reason = "a benchmark's figures are its output")]
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Failure> {
-    let (postgres, redis_server) = (PostgresServer::start()?, RedisServer::start()?);
+    // As it runs wherever data matter: every commit waits for the disk.
+    let postgres = PostgresServer::start_with(&[("fsync", "on"), ("synchronous_commit", "on")])?;
+    let redis_server = RedisServer::start()?;
     println!("{}; {}", postgres.version()?, redis_server.version()?);
     let mutext = Mutext::open(&postgres.url().parse()?, Some(&redis_server.url().parse()?)).await?;
     let context = mutext.context("bench", Settings::new(AgentName::new("bench")?))?;

@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::sync::Arc;
 
-use mutext_contract::{Deadline, DocumentStore, LockService};
+use async_trait::async_trait;
+use mutext_contract::{ContextName, Deadline, DocumentStore, EngineError, EpochSource, LockService, TroubleKind};
 use mutext_embedded::EmbeddedOptions;
 use mutext_postgres::PostgresOptions;
 use mutext_redis::RedisOptions;
@@ -180,29 +181,81 @@ pub(crate) struct Engines {
 
 /// Opens documents and locks; one address for both opens once.
 pub(crate) async fn open(store: &Address, locks: &Address, deadline: Deadline) -> Result<Engines, Error> {
-    let documents: Arc<dyn DocumentStore> = match (&store.0, &locks.0) {
-        (Engine::Embedded(documents), Engine::Embedded(locks)) if documents.is(locks) => {
-            let opened = documents.options().open(deadline).await?;
-            return Ok(Engines { store: opened.store, locks: opened.locks });
-        }
-        (Engine::Embedded(documents), _) => documents.options().open(deadline).await?.store,
-        (Engine::Postgres(options), _) => options.open(deadline).await?,
-        (Engine::Redis(_), _) => {
+    if let Some(engines) = open_as_one(store, locks, deadline).await {
+        return engines;
+    }
+    let store = open_store(store, deadline).await?;
+    let locks = open_locks(locks, Arc::new(Arc::clone(&store)), deadline).await?;
+    Ok(Engines { store, locks })
+}
+
+/// Each of the two as far as it can be opened, whatever became of the other.
+pub(crate) async fn open_each(
+    store: &Address,
+    locks: &Address,
+    deadline: Deadline,
+) -> (Result<Arc<dyn DocumentStore>, Error>, Option<Result<Arc<dyn LockService>, Error>>) {
+    if let Some(engines) = open_as_one(store, locks, deadline).await {
+        return match engines {
+            Ok(engines) => (Ok(engines.store), Some(Ok(engines.locks))),
+            Err(error) => (Err(error), None),
+        };
+    }
+    let store = open_store(store, deadline).await;
+    let epochs: Arc<dyn EpochSource> = match &store {
+        Ok(store) => Arc::new(Arc::clone(store)),
+        Err(_) => Arc::new(NoEpochs(locks.to_string())),
+    };
+    (store, Some(open_locks(locks, epochs, deadline).await))
+}
+
+/// Where documents and locks are one engine.
+async fn open_as_one(store: &Address, locks: &Address, deadline: Deadline) -> Option<Result<Engines, Error>> {
+    let (Engine::Embedded(documents), Engine::Embedded(own)) = (&store.0, &locks.0) else { return None };
+    if !documents.is(own) {
+        return None;
+    }
+    let opened = documents.options().open(deadline).await;
+    Some(opened.map(|opened| Engines { store: opened.store, locks: opened.locks }).map_err(Error::from))
+}
+
+async fn open_store(store: &Address, deadline: Deadline) -> Result<Arc<dyn DocumentStore>, Error> {
+    Ok(match &store.0 {
+        Engine::Embedded(documents) => documents.options().open(deadline).await?.store,
+        Engine::Postgres(options) => options.open(deadline).await?,
+        Engine::Redis(_) => {
             return Err(store.refuse(
                 "Redis holds locks, not documents; name it with --locks, and a store that holds documents with --store",
             ));
         }
-    };
-    let epochs = Arc::new(Arc::clone(&documents));
-    let locks: Arc<dyn LockService> = match &locks.0 {
+    })
+}
+
+async fn open_locks(
+    locks: &Address,
+    epochs: Arc<dyn EpochSource>,
+    deadline: Deadline,
+) -> Result<Arc<dyn LockService>, Error> {
+    Ok(match &locks.0 {
         Engine::Embedded(locks) => locks.options().open_locks(epochs, deadline).await?,
         Engine::Redis(options) => options.open(epochs, deadline).await?,
         Engine::Postgres(_) => {
             return Err(locks
                 .refuse("this build has no locks in PostgreSQL; name others with --locks, as in redis://localhost"));
         }
-    };
-    Ok(Engines { store: documents, locks })
+    })
+}
+
+/// Epochs for locks that are only looked at, while their documents are out of reach: there are none.
+#[derive(Debug)]
+struct NoEpochs(String);
+
+#[async_trait]
+impl EpochSource for NoEpochs {
+    async fn mint_epoch(&self, _: &ContextName, _: Deadline) -> Result<u64, EngineError> {
+        let remedy = "epochs come from the documents' store, which is out of reach";
+        Err(EngineError::new(self.0.as_str(), TroubleKind::Unavailable, remedy))
+    }
 }
 
 #[cfg(test)]

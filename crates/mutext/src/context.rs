@@ -137,6 +137,38 @@ impl Mutext {
         (store.map_err(Error::from), locks.map_err(Error::from))
     }
 
+    /// Opens each of the two engines as far as it can be reached, and examines it: where one cannot be opened, why. The
+    /// documents come first, then the locks, which have nothing of their own to tell where they are one engine that
+    /// cannot be opened; then both, opened, where that went well. Takes at most twice `patience`.
+    pub async fn survey(
+        store: &Address,
+        locks: Option<&Address>,
+        patience: Duration,
+    ) -> (Examination, Examination, Option<Self>) {
+        let deadline = Deadline::after(patience);
+        let (store, locks) = address::open_each(store, locks.unwrap_or(store), deadline).await;
+        if let (Ok(store), Some(Ok(locks))) = (&store, &locks) {
+            return match Self::with_engines(Arc::clone(store), Arc::clone(locks)) {
+                Ok(mutext) => {
+                    let (documents, locks) = mutext.examine(patience).await;
+                    (documents, locks, Some(mutext))
+                }
+                Err(error) => (Err(error), Ok(Vec::new()), None),
+            };
+        }
+        let deadline = Deadline::after(patience);
+        let documents = match store {
+            Ok(store) => store.examine(deadline).await.map_err(Error::from),
+            Err(error) => Err(error),
+        };
+        let locks = match locks {
+            Some(Ok(locks)) => locks.examine(deadline).await.map_err(Error::from),
+            Some(Err(error)) => Err(error),
+            None => Ok(Vec::new()),
+        };
+        (documents, locks, None)
+    }
+
     /// Ready once every lease that was given back so far is given back. Call it before the process ends; without it
     /// the next waiter finds out by itself.
     pub async fn finish(&self) {

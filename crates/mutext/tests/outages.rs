@@ -132,9 +132,9 @@ async fn nothing_acknowledged_is_lost_while_both_servers_go_down() {
     let (mut postgres, mut redis) = (PostgresServer::start().unwrap(), RedisServer::start().unwrap());
     let (done, ended) = (AGENTS.map(|_| Arc::new(AtomicUsize::new(0))), Arc::new(AtomicBool::new(false)));
     let mut agents = Vec::new();
-    for agent in 0..AGENTS.len() {
+    for (agent, done) in done.iter().enumerate() {
         let context = open(&postgres, &redis, agent).await;
-        agents.push(tokio::spawn(work(context, agent, Arc::clone(&done[agent]), Arc::clone(&ended))));
+        agents.push(tokio::spawn(work(context, agent, Arc::clone(done), Arc::clone(&ended))));
     }
     all_go_on(&done, 5, "the start").await;
     // At once, soon, and later than anybody's patience.
