@@ -48,7 +48,12 @@ struct Redis {
     host: Field,
     port: Field,
     db: Field,
+    username: Field,
     password: Field,
+    socket: Field,
+    tls: Field,
+    tls_ca: Field,
+    prefix: Field,
 }
 
 #[derive(Deserialize)]
@@ -59,6 +64,10 @@ struct Postgres {
     database: Field,
     user: Field,
     password: Field,
+    schema: Field,
+    sslmode: Field,
+    sslrootcert: Field,
+    pool: Field,
 }
 
 /// The largest limit that can be set: SQLite holds no larger text than a gigabyte, and an agent reads none.
@@ -109,8 +118,24 @@ impl Redis {
         let host = reader.text("host", &self.host, "a host name")?;
         let port = reader.number("port", &self.port, 1..=65_535)?.unwrap_or(6379);
         let db = reader.number("db", &self.db, 0..=1_000_000)?.unwrap_or(0);
-        let password = reader.secret("password", &self.password)?.map(|password| format!(":{}@", encoded(&password)));
-        Ok(format!("redis://{}{}:{port}/{db}", password.unwrap_or_default(), authority(host)))
+        let username = reader.text("username", &self.username, "a user's name")?;
+        let password = reader.secret("password", &self.password)?;
+        let tls = reader.truth("tls", &self.tls)?.unwrap_or(false);
+        let prefix = reader.text("prefix", &self.prefix, "a word")?;
+        let tls_ca = reader.text("tls_ca", &self.tls_ca, "a file's name")?;
+        if let Some((socket, field)) = reader.text("socket", &self.socket, "a path")?.zip(self.socket.as_ref()) {
+            let elsewhere = [("host", &self.host), ("port", &self.port), ("tls", &self.tls), ("tls_ca", &self.tls_ca)];
+            if let Some((other, _)) = elsewhere.iter().find(|(_, field)| field.is_some()) {
+                return reader.refuse("socket", field, &format!("and {other} are two ways to the server; keep one"));
+            }
+            let db = Some(db.to_string());
+            let options = [("db", db), ("user", username), ("password", password), ("prefix", prefix)];
+            let path = socket.split('/').map(encoded).collect::<Vec<_>>().join("/");
+            return Ok(format!("redis+unix://{path}{}", query(options)));
+        }
+        let scheme = if tls { "rediss" } else { "redis" };
+        let options = query([("prefix", prefix), ("tls_ca", tls_ca)]);
+        Ok(format!("{scheme}://{}{}:{port}/{db}{options}", login(username, password), authority(host)))
     }
 }
 
@@ -121,14 +146,37 @@ impl Postgres {
         let database = reader.text("database", &self.database, "a database's name")?;
         let user = reader.text("user", &self.user, "a user's name")?;
         let password = reader.secret("password", &self.password)?;
-        let login = match (user, password) {
-            (None, None) => String::new(),
-            (user, None) => format!("{}@", encoded(&user.unwrap_or_default())),
-            (user, Some(password)) => format!("{}:{}@", encoded(&user.unwrap_or_default()), encoded(&password)),
-        };
         let database = database.map(|database| format!("/{}", encoded(&database))).unwrap_or_default();
-        Ok(format!("postgres://{login}{}:{port}{database}", authority(host)))
+        let options = query([
+            ("schema", reader.text("schema", &self.schema, "a schema's name")?),
+            (
+                "sslmode",
+                reader.text("sslmode", &self.sslmode, "one of disable, prefer, require, verify-ca, verify-full")?,
+            ),
+            ("sslrootcert", reader.text("sslrootcert", &self.sslrootcert, "a file's name")?),
+            ("pool", reader.number("pool", &self.pool, 1..=1000)?.map(|pool| pool.to_string())),
+        ]);
+        // A directory is where the server's socket lies; it does not fit where a host name stands.
+        let host = host.map(|host| if host.starts_with('/') { encoded(&host) } else { authority(Some(host)) });
+        let host = host.unwrap_or_else(|| authority(None));
+        Ok(format!("postgres://{}{host}:{port}{database}{options}", login(user, password)))
     }
+}
+
+/// What stands before the host.
+fn login(user: Option<String>, password: Option<String>) -> String {
+    match (user, password) {
+        (None, None) => String::new(),
+        (user, None) => format!("{}@", encoded(&user.unwrap_or_default())),
+        (user, Some(password)) => format!("{}:{}@", encoded(&user.unwrap_or_default()), encoded(&password)),
+    }
+}
+
+/// What stands behind an address: those options that are given.
+fn query<const N: usize>(options: [(&str, Option<String>); N]) -> String {
+    let given = options.into_iter().filter_map(|(name, value)| Some(format!("{name}={}", encoded(&value?))));
+    let given: Vec<String> = given.collect();
+    if given.is_empty() { String::new() } else { format!("?{}", given.join("&")) }
 }
 
 /// A host as it stands in a URL: an IPv6 address needs brackets.
@@ -175,6 +223,15 @@ impl Reader<'_> {
             Value::Null => Ok(None),
             Value::String(text) => Ok(Some(text.clone())),
             _ => self.refuse(key, field, "is not text; write it in quotes"),
+        }
+    }
+
+    fn truth(&self, key: &str, field: &Field) -> Result<Option<bool>, CliError> {
+        let Some(field) = field else { return Ok(None) };
+        match &field.value {
+            Value::Null => Ok(None),
+            Value::Bool(value) => Ok(Some(*value)),
+            other => self.refuse(key, field, &format!("is {}, and must be true or false", shown(other))),
         }
     }
 
@@ -283,6 +340,25 @@ mod tests {
     }
 
     #[test]
+    fn sections_say_more_than_the_published_ones_where_they_must() {
+        let text = "redis:\n  username: anna\n  password: a b\n  tls: true\n  tls_ca: /etc/ca.pem\n  prefix: team\n\
+                    postgres:\n  host: /run/postgresql\n  user: anna\n  database: board\n  schema: trial\n  \
+                    sslmode: disable\n  pool: 2\n";
+        let config = ConfigFile::parse(text, "x.yaml").unwrap();
+        let locks = "rediss://anna:a%20b@localhost:6379/0?prefix=team&tls_ca=%2Fetc%2Fca.pem";
+        assert_eq!(config.locks.as_deref(), Some(locks));
+        let store = "postgres://anna@%2Frun%2Fpostgresql:5432/board?schema=trial&sslmode=disable&pool=2";
+        assert_eq!(config.store.as_deref(), Some(store));
+        let text = "redis:\n  socket: /run/redis.sock\n  db: 3\n  password: hush\n";
+        let config = ConfigFile::parse(text, "x.yaml").unwrap();
+        assert_eq!(config.locks.as_deref(), Some("redis+unix:///run/redis.sock?db=3&password=hush"));
+        for address in [locks, store, "redis+unix:///run/redis.sock?db=3&password=hush"] {
+            let parsed: Result<mutext::Address, _> = address.parse();
+            assert!(parsed.is_ok(), "{address}: {parsed:?}");
+        }
+    }
+
+    #[test]
     fn our_own_keys_are_read() {
         let text =
             "store: embedded:x\nlocks: embedded:y\ncontext: c\nagent: a\nwait: 2s\nttl: 1m\ndocument_bytes_max: 10\n";
@@ -311,6 +387,8 @@ mod tests {
             ("wait: 0s\n", &["line 1", "wait", "1ms or more"]),
             ("ttl: 20ms\n", &["line 1", "ttl", "20ms", "100ms or more"]),
             ("document_bytes_max: lots\n", &["line 1", "document_bytes_max", "lots", "number from 1"]),
+            ("redis:\n  tls: maybe\n", &["line 2", "redis.tls", "maybe", "true or false"]),
+            ("redis:\n  socket: /x\n  host: h\n", &["line 2", "redis.socket", "host", "keep one"]),
             ("redis:\n  port: 70000\n", &["line 2", "redis.port", "70000", "65535"]),
             ("redis: localhost\n", &["line 1", "redis"]),
             ("context: a\ncontext: b\n", &["line 2", "context", "twice"]),

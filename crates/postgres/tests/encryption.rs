@@ -77,10 +77,10 @@ impl Encrypted {
         assert!(!error.remedy.is_empty(), "{error}");
         error.to_string()
     }
+}
 
-    fn verified_by(&self, mode: &str, root: &Path) -> String {
-        format!("sslmode={mode}&sslrootcert={}", root.display())
-    }
+fn verified_by(mode: &str, root: &Path) -> String {
+    format!("sslmode={mode}&sslrootcert={}", root.display())
 }
 
 #[tokio::test]
@@ -89,19 +89,19 @@ async fn each_mode_encrypts_as_it_says() {
     assert!(!server.open("127.0.0.1", "sslmode=disable").await.unwrap());
     assert!(server.open("127.0.0.1", "sslmode=prefer").await.unwrap());
     assert!(server.open("127.0.0.1", "sslmode=require").await.unwrap());
-    let authority = server.verified_by("verify-ca", &server.root);
+    let authority = verified_by("verify-ca", &server.root);
     assert!(server.open("127.0.0.1", &authority).await.unwrap(), "verify-ca does not look at the name");
-    assert!(server.open("localhost", &server.verified_by("verify-full", &server.root)).await.unwrap());
+    assert!(server.open("localhost", &verified_by("verify-full", &server.root)).await.unwrap());
 }
 
 #[tokio::test]
 async fn a_certificate_that_is_not_good_is_refused() {
     let server = encrypted();
     for mode in ["require", "verify-ca", "verify-full"] {
-        let said = server.refusal("localhost", &server.verified_by(mode, &server.stranger)).await;
+        let said = server.refusal("localhost", &verified_by(mode, &server.stranger)).await;
         assert!(said.contains("certificate") && said.contains("sslrootcert"), "{mode}: {said}");
     }
-    let said = server.refusal("127.0.0.1", &server.verified_by("verify-full", &server.root)).await;
+    let said = server.refusal("127.0.0.1", &verified_by("verify-full", &server.root)).await;
     assert!(said.contains("not valid for name"), "{said}");
     let said = server.refusal("localhost", "sslmode=verify-full").await;
     assert!(said.contains("certificate"), "without sslrootcert the system's authorities count: {said}");

@@ -1,7 +1,5 @@
 //! What begins with an empty database: many processes that start at once, and plans that are made then.
 
-#![expect(clippy::unwrap_used, reason = "a helper of tests that fails is a test that fails")]
-
 mod support;
 
 use std::collections::BTreeSet;
