@@ -47,11 +47,15 @@ pub(super) fn draw(series: &[Series], setting: &str) -> Result<Chart, ChartError
             Row { name: series.name.clone(), look: Some(series.look), cells }
         })
         .collect();
-    rows.push(Row {
-        name: "Python reproduction".to_owned(),
-        look: None,
-        cells: vec![percent(python_mean), "–".to_owned(), percent(python_median)],
-    });
+    // What another machine once measured has no place beside the same thing measured here.
+    let is_measured_here = series.iter().any(|series| series.is_peer);
+    if !is_measured_here {
+        rows.push(Row {
+            name: "Python reproduction".to_owned(),
+            look: None,
+            cells: vec![percent(python_mean), "–".to_owned(), percent(python_median)],
+        });
+    }
     let ground = lay(&mut sheet, &["mean", "95 % interval", "median"], &rows, 42.0, 0.0);
     let ends = found.iter().flat_map(|(_, overhead)| {
         let ci = overhead.ci95.map_or([overhead.mean; 2], |interval| [interval.low, interval.high]);
@@ -82,9 +86,11 @@ pub(super) fn draw(series: &[Series], setting: &str) -> Result<Chart, ChartError
         median(&mut sheet, overhead.median, y, series.look.paint);
         sheet.sign((scale.place(overhead.mean), y), 6.0, series.look.sign, series.look.paint);
     }
-    let y = ground.row(found.len());
-    median(&mut sheet, python_median, y, Paint::Faint);
-    sheet.sign((scale.place(python_mean), y), 4.5, Sign::Round, Paint::Faint);
+    if !is_measured_here {
+        let y = ground.row(found.len());
+        median(&mut sheet, python_median, y, Paint::Faint);
+        sheet.sign((scale.place(python_mean), y), 4.5, Sign::Round, Paint::Faint);
+    }
     ground.ticks(&mut sheet, &scale, "overhead of an update against the baseline, %");
     let costs: Vec<String> = found
         .iter()

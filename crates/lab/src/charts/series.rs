@@ -20,6 +20,8 @@ pub(super) struct Rate {
 pub(super) struct Series {
     pub(super) name: String,
     pub(super) look: Look,
+    /// Whether it ran in another program than ours.
+    pub(super) is_peer: bool,
     pub(super) trials: usize,
     pub(super) corrupt: usize,
     pub(super) corrupt_interval: Interval,
@@ -52,6 +54,7 @@ pub(super) fn of(results: &Results, summary: &Summary) -> Vec<Series> {
         Series {
             name: treatment.name().to_owned(),
             look: look(place),
+            is_peer: treatment.is_peer(),
             trials: found.trials,
             corrupt: found.corrupt_trials,
             corrupt_interval: found.corrupt_interval,

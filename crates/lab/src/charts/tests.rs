@@ -38,6 +38,7 @@ fn named(index: usize, trials: usize, corrupt: usize, overhead: f64) -> Series {
     Series {
         name,
         look: look::look(index),
+        is_peer: false,
         trials,
         corrupt,
         corrupt_interval: clopper_pearson(corrupt, trials, 0.95),
