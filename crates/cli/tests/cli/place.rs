@@ -77,7 +77,9 @@ impl Place {
     /// A program with a clean environment, in this directory; `mutext` is on its path.
     pub(crate) fn program(&self, program: &str) -> Command {
         let home = Path::new(BINARY).parent().unwrap().to_str().unwrap();
-        let mut command = Command::new(program);
+        // Whoever runs the tests in the background may have switched signals off, for all that is started from there.
+        let mut command = Command::new("env");
+        command.args(["--default-signal", program]);
         command.env_clear().env("PATH", format!("{home}:/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin"));
         command.current_dir(self.dir.path()).stdin(Stdio::null());
         command
