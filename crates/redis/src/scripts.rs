@@ -19,7 +19,10 @@ impl Script {
     }
 
     pub(crate) fn command(&self, by_hash: bool, keys: &[String], args: &[&[u8]]) -> Cmd {
-        let mut command = Cmd::new();
+        // Grown word by word, a command is copied many times over.
+        let script = if by_hash { self.hash.len() } else { self.text.len() };
+        let bytes = keys.iter().map(String::len).sum::<usize>() + args.iter().map(|arg| arg.len()).sum::<usize>();
+        let mut command = Cmd::with_capacity(keys.len() + args.len() + 3, bytes + script + 16);
         if by_hash {
             command.arg("EVALSHA").arg(&self.hash);
         } else {
