@@ -3,12 +3,11 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use clap::Args;
-use mutext::{Address, AgentName, Context, ContextName, InvalidDuration, InvalidName, Mutext, Settings, Ttl, Wait};
+use mutext::{Address, AgentName, Context, ContextName, InvalidName, Mutext, Settings, Ttl, Wait};
 
-use crate::config_file::{ConfigFile, parse_duration};
+use crate::config_file::{ConfigFile, DOCUMENT_BYTES_LIMIT, parse_duration};
 use crate::error::CliError;
 use crate::output::Output;
 
@@ -75,16 +74,22 @@ impl Given {
         anchored(&self.url, &std::env::current_dir().unwrap_or_default())
     }
 
-    /// What tells one place from another: symbolic links followed, no password.
+    /// What tells one place from another: symbolic links followed, no user and no password.
     pub(crate) fn identity(&self) -> String {
         let url = self.absolute();
-        match embedded_dir(&url) {
-            Some((dir, _)) => format!("embedded:{}", dir.canonicalize().unwrap_or(dir).display()),
-            None => match (url.find("//"), url.rfind('@')) {
-                (Some(start), Some(at)) if start < at => format!("{}//{}", &url[..start], &url[at + 1..]),
-                _ => url,
-            },
+        if let Some((dir, _)) = embedded_dir(&url) {
+            return format!("embedded:{}", dir.canonicalize().unwrap_or(dir).display());
         }
+        // An address hides its password wherever that stands; one that cannot be read opens nothing.
+        let Ok(shown) = self.address().map(|address| address.to_string()) else { return String::new() };
+        let (place, options) = shown.split_once('?').unwrap_or((&shown, ""));
+        let place = match (place.find("//"), place.rfind('@')) {
+            (Some(start), Some(at)) if start < at => format!("{}//{}", &place[..start], &place[at + 1..]),
+            _ => place.to_owned(),
+        };
+        let is_login = |option: &str| option.starts_with("user=") || option.starts_with("password=");
+        let options: Vec<&str> = options.split('&').filter(|option| !option.is_empty() && !is_login(option)).collect();
+        if options.is_empty() { place } else { format!("{place}?{}", options.join("&")) }
     }
 }
 
@@ -146,12 +151,17 @@ impl Common {
         let locks = pick(("--locks", &global.locks), "MUTEXT_LOCKS", file.locks)?.map(given);
         let context = pick(("--context", &global.context), "MUTEXT_CONTEXT", file.context)?;
         let agent = pick(("--agent", &global.agent), "MUTEXT_AGENT", file.agent)?;
-        let wait = duration("MUTEXT_WAIT", Wait::new)?;
-        let ttl = duration("MUTEXT_TTL", Ttl::new)?;
+        let wait = amount("MUTEXT_WAIT", |text| {
+            parse_duration(text).and_then(|wait| Wait::new(wait).map_err(|error| error.to_string()))
+        })?;
+        let ttl = amount("MUTEXT_TTL", |text| {
+            parse_duration(text).and_then(|ttl| Ttl::new(ttl).map_err(|error| error.to_string()))
+        })?;
+        let bytes = amount("MUTEXT_DOCUMENT_BYTES_MAX", document_bytes)?;
         let user = || std::env::var("USER").ok().and_then(|user| AgentName::new(user).ok());
         let file_origin = || config.clone().map_or(Origin::Default, Origin::File);
         let of = |given: &Option<(String, Origin)>| given.as_ref().map(|(_, origin)| origin.clone());
-        let of_duration = |variable: &'static str, in_env: bool, in_file: bool| match (in_env, in_file) {
+        let of_amount = |variable: &'static str, in_env: bool, in_file: bool| match (in_env, in_file) {
             (true, _) => Some(Origin::Environment(variable)),
             (false, true) => Some(file_origin()),
             (false, false) => None,
@@ -159,9 +169,12 @@ impl Common {
         let origins = [
             ("context", of(&context)),
             ("agent", of(&agent).or_else(|| user().map(|_| Origin::Environment("USER")))),
-            ("wait", of_duration("MUTEXT_WAIT", wait.is_some(), file.wait.is_some())),
-            ("ttl", of_duration("MUTEXT_TTL", ttl.is_some(), file.ttl.is_some())),
-            ("document_bytes_max", file.document_bytes_max.map(|_| file_origin())),
+            ("wait", of_amount("MUTEXT_WAIT", wait.is_some(), file.wait.is_some())),
+            ("ttl", of_amount("MUTEXT_TTL", ttl.is_some(), file.ttl.is_some())),
+            (
+                "document_bytes_max",
+                of_amount("MUTEXT_DOCUMENT_BYTES_MAX", bytes.is_some(), file.document_bytes_max.is_some()),
+            ),
         ];
         let origins = origins.into_iter().filter_map(|(key, origin)| Some((key, origin?))).collect();
         Ok(Self {
@@ -171,7 +184,7 @@ impl Common {
             agent: named(agent, AgentName::new)?.or_else(user).map_or_else(|| AgentName::new("agent"), Ok)?,
             wait: wait.or(file.wait).unwrap_or_default(),
             ttl: ttl.or(file.ttl).unwrap_or_default(),
-            document_bytes_max: file.document_bytes_max.unwrap_or(1024 * 1024),
+            document_bytes_max: bytes.or(file.document_bytes_max).unwrap_or(1024 * 1024),
             config,
             origins,
             out: Output::new(global.json),
@@ -237,14 +250,16 @@ fn named<T>(
     check(text).map(Some).map_err(refuse)
 }
 
-fn duration<T>(
-    name: &'static str,
-    check: impl FnOnce(Duration) -> Result<T, InvalidDuration>,
-) -> Result<Option<T>, CliError> {
+/// A setting that is a number or a duration, from the environment.
+fn amount<T>(name: &'static str, check: impl FnOnce(&str) -> Result<T, String>) -> Result<Option<T>, CliError> {
     let Some(text) = variable(name)? else { return Ok(None) };
-    let refuse = |error: String| CliError::input(format!("{name} is {text:?}: {error}"));
-    let duration = parse_duration(&text).map_err(refuse)?;
-    check(duration).map(Some).map_err(|error| refuse(error.to_string()))
+    check(&text).map(Some).map_err(|error| CliError::input(format!("{name} is {text:?}: {error}")))
+}
+
+fn document_bytes(text: &str) -> Result<usize, String> {
+    let number = text.trim().parse::<u64>().ok().filter(|number| (1..=DOCUMENT_BYTES_LIMIT).contains(number));
+    let number = number.and_then(|number| usize::try_from(number).ok());
+    number.ok_or_else(|| format!("it must be a number from 1 to {DOCUMENT_BYTES_LIMIT}"))
 }
 
 /// A variable of the environment; one that is empty counts as missing.
@@ -275,7 +290,13 @@ mod tests {
 
     #[test]
     fn an_identity_holds_no_password() {
-        let given = Given { url: "postgres://me:secret@host/db".to_owned(), origin: Origin::Default };
-        assert_eq!(given.identity(), "postgres://host/db");
+        for (url, identity) in [
+            ("postgres://me:secret@host/db", "postgres://host:5432/db"),
+            ("postgres://host/db?schema=x&user=me&password=secret", "postgres://host:5432/db?schema=x"),
+            ("redis+unix:///run/r.sock?user=me&password=secret&db=2", "redis+unix:///run/r.sock?db=2"),
+        ] {
+            let given = Given { url: url.to_owned(), origin: Origin::Default };
+            assert_eq!(given.identity(), identity);
+        }
     }
 }

@@ -53,6 +53,8 @@ struct Redis {
     socket: Field,
     tls: Field,
     tls_ca: Field,
+    tls_cert: Field,
+    tls_key: Field,
     prefix: Field,
 }
 
@@ -71,7 +73,7 @@ struct Postgres {
 }
 
 /// The largest limit that can be set: SQLite holds no larger text than a gigabyte, and an agent reads none.
-const DOCUMENT_BYTES_LIMIT: u64 = 256 * 1024 * 1024;
+pub(crate) const DOCUMENT_BYTES_LIMIT: u64 = 256 * 1024 * 1024;
 
 impl ConfigFile {
     /// Reads the file at `path`.
@@ -122,9 +124,18 @@ impl Redis {
         let password = reader.secret("password", &self.password)?;
         let tls = reader.truth("tls", &self.tls)?.unwrap_or(false);
         let prefix = reader.text("prefix", &self.prefix, "a word")?;
-        let tls_ca = reader.text("tls_ca", &self.tls_ca, "a file's name")?;
+        let tls_ca = reader.file("tls_ca", &self.tls_ca)?;
+        let tls_cert = reader.file("tls_cert", &self.tls_cert)?;
+        let tls_key = reader.file("tls_key", &self.tls_key)?;
         if let Some((socket, field)) = reader.text("socket", &self.socket, "a path")?.zip(self.socket.as_ref()) {
-            let elsewhere = [("host", &self.host), ("port", &self.port), ("tls", &self.tls), ("tls_ca", &self.tls_ca)];
+            let elsewhere = [
+                ("host", &self.host),
+                ("port", &self.port),
+                ("tls", &self.tls),
+                ("tls_ca", &self.tls_ca),
+                ("tls_cert", &self.tls_cert),
+                ("tls_key", &self.tls_key),
+            ];
             if let Some((other, _)) = elsewhere.iter().find(|(_, field)| field.is_some()) {
                 return reader.refuse("socket", field, &format!("and {other} are two ways to the server; keep one"));
             }
@@ -134,7 +145,7 @@ impl Redis {
             return Ok(format!("redis+unix://{path}{}", query(options)));
         }
         let scheme = if tls { "rediss" } else { "redis" };
-        let options = query([("prefix", prefix), ("tls_ca", tls_ca)]);
+        let options = query([("prefix", prefix), ("tls_ca", tls_ca), ("tls_cert", tls_cert), ("tls_key", tls_key)]);
         Ok(format!("{scheme}://{}{}:{port}/{db}{options}", login(username, password), authority(host)))
     }
 }
@@ -153,7 +164,7 @@ impl Postgres {
                 "sslmode",
                 reader.text("sslmode", &self.sslmode, "one of disable, prefer, require, verify-ca, verify-full")?,
             ),
-            ("sslrootcert", reader.text("sslrootcert", &self.sslrootcert, "a file's name")?),
+            ("sslrootcert", reader.file("sslrootcert", &self.sslrootcert)?),
             ("pool", reader.number("pool", &self.pool, 1..=1000)?.map(|pool| pool.to_string())),
         ]);
         // A directory is where the server's socket lies; it does not fit where a host name stands.
@@ -215,6 +226,14 @@ impl Reader<'_> {
                 self.refuse(key, field, &format!("is {}, and must be text: {wanted}{}", shown(other), quotes(other)))
             }
         }
+    }
+
+    /// A file's name, which is counted from the config file's own directory.
+    fn file(&self, key: &str, field: &Field) -> Result<Option<String>, CliError> {
+        let Some(file) = self.text(key, field, "a file's name")? else { return Ok(None) };
+        // What is not text cannot be part of an address; such a directory stays out of it.
+        let beside = Path::new(self.name).parent().and_then(|dir| dir.join(&file).to_str().map(str::to_owned));
+        Ok(Some(beside.unwrap_or(file)))
     }
 
     fn secret(&self, key: &str, field: &Field) -> Result<Option<String>, CliError> {

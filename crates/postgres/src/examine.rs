@@ -16,13 +16,19 @@ const ROUND_TRIPS: usize = 20;
 /// More difference than this between two clocks makes times in histories hard to compare.
 const CLOCK_NOTE: Duration = Duration::from_secs(1);
 const CLOCK_WARNING: Duration = Duration::from_secs(60);
-/// A session that idles in a transaction longer than this is ended by most; ours never idle in one.
+/// A server further away than this slows each commit down.
+const FAR: Duration = Duration::from_millis(10);
+/// All that one question answers. Of other users' sessions an ordinary user sees that they are there, and not of what
+/// kind (`backend_type`): a session with a database and a user is a client's.
 const LOOK: &str = "SELECT current_setting('server_version'),
     current_setting('fsync'), current_setting('full_page_writes'), current_setting('synchronous_commit'),
     pg_is_in_recovery(), current_setting('transaction_read_only'),
     coalesce((SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()), false),
-    current_setting('max_connections')::int, (SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend'),
-    current_setting('idle_in_transaction_session_timeout'), clock_timestamp(), pg_backend_pid()";
+    current_setting('max_connections')::int,
+    (SELECT count(*) FROM pg_stat_activity WHERE datid IS NOT NULL AND usesysid IS NOT NULL
+        AND coalesce(backend_type, 'client backend') = 'client backend'),
+    current_setting('idle_in_transaction_session_timeout'), clock_timestamp(),
+    (SELECT count(*) FROM pg_stat_get_wal_senders()), current_setting('synchronous_standby_names')";
 
 pub(crate) async fn examine(
     options: &PostgresOptions,
@@ -46,14 +52,14 @@ pub(crate) async fn examine(
     if let (Some(row), Some(version)) = (rows.first(), version.first()) {
         findings.push(Finding::fine("server version", row.get::<_, String>(0)));
         findings.extend(durability(row));
+        findings.push(standbys(row.get(11), row.get(12), &row.get::<_, String>(3)));
         findings.push(writable(row));
         findings.push(encryption(options, row.get(6)));
         findings.push(connections(row.get(7), row.get(8), link.size()));
         findings.push(idle(row.get(9)));
         findings.push(pooler(link, deadline).await?);
         findings.push(clocks(row.get(10), clock));
-        let found = format!("{:?} is the median of {ROUND_TRIPS}", trips[ROUND_TRIPS / 2]);
-        findings.push(Finding::fine("round trip", found));
+        findings.push(round_trip(trips[ROUND_TRIPS / 2], trips[ROUND_TRIPS - 1]));
         findings.push(schema_of(&names.schema, version.get(0)));
     }
     Ok(findings)
@@ -81,6 +87,41 @@ fn durability(row: &Row) -> [Finding; 3] {
         on_or("full_page_writes", &setting(2), "a crash in the middle of a write may damage pages"),
         synchronous,
     ]
+}
+
+/// What a failover would forget.
+fn standbys(connected: i64, synchronous: &str, commit: &str) -> Finding {
+    let subject = "standbys";
+    if connected == 0 && synchronous.is_empty() {
+        return Finding::fine(subject, "none");
+    }
+    let found = format!("{connected} connected, synchronous_standby_names {synchronous:?}");
+    let (severity, remedy) = match (synchronous.is_empty(), connected, commit) {
+        (true, _, _) => (
+            Severity::Warning,
+            "name them in synchronous_standby_names if one of them may take over: else its documents lack the last \
+             commits that were acknowledged",
+        ),
+        (false, 0, "on" | "remote_write" | "remote_apply") => (
+            Severity::Danger,
+            "bring a standby back, or empty synchronous_standby_names: until then no commit is acknowledged",
+        ),
+        (false, _, "local" | "off") => (
+            Severity::Warning,
+            "set synchronous_commit = on: commits do not wait for the standbys that synchronous_standby_names names",
+        ),
+        _ => return Finding::fine(subject, found),
+    };
+    Finding::new(subject, severity, found, remedy)
+}
+
+fn round_trip(median: Duration, longest: Duration) -> Finding {
+    let found = format!("{median:.1?} at the median of {ROUND_TRIPS}, {longest:.1?} at most");
+    if median <= FAR {
+        return Finding::fine("round trip", found);
+    }
+    let remedy = "bring the server nearer: each read and each commit takes at least one round trip";
+    Finding::new("round trip", Severity::Warning, found, remedy)
 }
 
 fn writable(row: &Row) -> Finding {
@@ -137,12 +178,11 @@ fn idle(timeout: String) -> Finding {
 }
 
 /// Behind a pooler that hands out connections by the transaction, two statements may meet two sessions, and what a
-/// session prepared or listens to is lost. `pg_backend_pid` tells; so does a name that the pooler has changed.
+/// session prepared or listens to is lost. A session whose name is not ours tells.
 async fn pooler(link: &Link, deadline: Deadline) -> Result<Finding, EngineError> {
-    let sql = "SELECT client_addr IS NULL OR client_addr = inet_client_addr(), application_name
-               FROM pg_stat_activity WHERE pid = pg_backend_pid()";
+    let sql = "SELECT application_name FROM pg_stat_activity WHERE pid = pg_backend_pid()";
     let rows = link.rows(Repeat::Reads, deadline, sql, &[]).await?;
-    let own = rows.first().is_none_or(|row| row.get::<_, Option<String>>(1).as_deref() == Some("mutext"));
+    let own = rows.first().is_none_or(|row| row.get::<_, Option<String>>(0).as_deref() == Some("mutext"));
     Ok(if own {
         Finding::fine("pooler", "none seen: the session is our own")
     } else {
@@ -172,4 +212,24 @@ fn schema_of(schema: &str, version: i32) -> Finding {
     }
     let remedy = "another process has raised it meanwhile: upgrade this one too";
     Finding::new("schema", Severity::Warning, format!("{found}; this build is made for {}", schema::VERSION), remedy)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_failover_would_forget_is_told() {
+        assert_eq!(standbys(0, "", "on").severity, Severity::Fine);
+        assert_eq!(standbys(2, "", "on").severity, Severity::Warning);
+        assert_eq!(standbys(1, "*", "on").severity, Severity::Fine);
+        assert_eq!(standbys(1, "*", "local").severity, Severity::Warning);
+        assert_eq!(standbys(0, "*", "on").severity, Severity::Danger);
+    }
+
+    #[test]
+    fn a_server_far_away_is_told() {
+        let trip = |median| round_trip(Duration::from_millis(median), Duration::from_millis(90)).severity;
+        assert_eq!((trip(1), trip(40)), (Severity::Fine, Severity::Warning));
+    }
 }

@@ -20,6 +20,7 @@ pub(crate) async fn examine(link: &Link, deadline: Deadline) -> Result<Vec<Findi
     findings.extend(memory(link, &live.info, deadline).await?);
     findings.extend(persistence(link, deadline).await?);
     findings.extend(replicas(link, &live.info, deadline).await?);
+    findings.extend(keepalive(link, deadline).await?);
     Ok(findings)
 }
 
@@ -62,7 +63,8 @@ fn encryption(link: &Link) -> Finding {
         let remedy = "use rediss:// unless the network between is trusted";
         return Finding::new("encryption", Severity::Warning, "none, and the server is on another machine", remedy);
     }
-    Finding::fine("encryption", "TLS, or not needed on this machine")
+    let encrypted = link.options().to_string().starts_with("rediss:");
+    Finding::fine("encryption", if encrypted { "TLS" } else { "none, on this machine alone" })
 }
 
 async fn round_trips(link: &Link, deadline: Deadline) -> Result<Vec<Finding>, EngineError> {
@@ -154,18 +156,40 @@ async fn persistence(link: &Link, deadline: Deadline) -> Result<Vec<Finding>, En
 
 async fn replicas(link: &Link, info: &InfoDict, deadline: Deadline) -> Result<Vec<Finding>, EngineError> {
     let connected = info.get::<u64>("connected_slaves").unwrap_or(0);
-    if connected == 0 {
-        return Ok(vec![Finding::fine("replicas", "none")]);
-    }
     let wanted = setting(link, "min-replicas-to-write", deadline).await;
+    let wanted_number = wanted.as_deref().and_then(|wanted| wanted.parse::<u64>().ok());
     let found = |wanted: &str| format!("{connected} connected, min-replicas-to-write {wanted}");
-    Ok(vec![match wanted.as_deref() {
-        None => unseen("min-replicas-to-write"),
-        Some("0") => {
-            let remedy = "set min-replicas-to-write to 1: a primary that is cut off from its replicas then grants nothing that \
-                          a failover would forget (the epoch keeps such grants from doing harm, their work is refused)";
+    Ok(vec![match (connected, wanted.as_deref(), wanted_number) {
+        (_, Some(wanted), Some(number)) if number > connected => {
+            let remedy =
+                "bring the replicas back, or lower min-replicas-to-write: until then the server grants nothing";
+            Finding::new("replicas", Severity::Danger, found(wanted), remedy)
+        }
+        (0, _, _) => Finding::fine("replicas", "none"),
+        (_, None, _) => unseen("min-replicas-to-write"),
+        (_, Some("0"), _) => {
+            let remedy = "set min-replicas-to-write to 1: a primary that is cut off from its replicas then grants \
+                          nothing that a failover would forget (the epoch keeps such grants from doing harm, their \
+                          work is refused)";
             Finding::new("replicas", Severity::Warning, found("0"), remedy)
         }
-        Some(wanted) => Finding::fine("replicas", found(wanted)),
+        (_, Some(wanted), _) => Finding::fine("replicas", found(wanted)),
+    }])
+}
+
+/// A process is alive as long as it listens; the server learns by its probes alone that a machine is gone without a
+/// word.
+async fn keepalive(link: &Link, deadline: Deadline) -> Result<Vec<Finding>, EngineError> {
+    let Some(seconds) = setting(link, "tcp-keepalive", deadline).await else { return Ok(Vec::new()) };
+    // The server's own default.
+    let most = 300;
+    Ok(vec![match seconds.parse::<u64>() {
+        Ok(seconds) if (1..=most).contains(&seconds) => Finding::fine("tcp-keepalive", format!("{seconds} s")),
+        _ => {
+            let found = if seconds == "0" { "0: never".to_owned() } else { format!("{seconds} s") };
+            let remedy = "set it to 10: a machine that loses power then looks alive for 20 s at most, and its leases \
+                          need not sit out a long TTL";
+            Finding::new("tcp-keepalive", Severity::Note, found, remedy)
+        }
     }])
 }

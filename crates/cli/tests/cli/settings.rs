@@ -2,7 +2,7 @@
 
 use std::process::Stdio;
 
-use crate::place::{Place, ran};
+use crate::place::{Place, Ran, ran};
 
 #[test]
 fn a_flag_overrides_the_environment_which_overrides_the_file() {
@@ -22,6 +22,172 @@ fn a_flag_overrides_the_environment_which_overrides_the_file() {
     assert!(!place.path(".mutext").exists());
 }
 
+/// Where `mutext doctor` says that a setting comes from, and its value.
+#[track_caller]
+fn setting(run: &Ran, name: &str) -> String {
+    let report = run.json();
+    let mut rows = report["findings"].as_array().unwrap().iter();
+    let row = rows.find(|row| row["of"] == "settings" && row["subject"] == name).unwrap();
+    row["found"].as_str().unwrap().to_owned()
+}
+
+#[test]
+fn every_setting_has_the_same_precedence() {
+    for (name, by_flag, by_environment, by_file, by_default) in [
+        ("store", Some("embedded:1"), "embedded:2", "embedded:3", "embedded:.mutext (from the default)"),
+        ("locks", Some("embedded:1"), "embedded:2", "embedded:3", "with the documents"),
+        ("context", Some("one"), "two", "three", "default (from the default)"),
+        ("agent", Some("one"), "two", "three", "agent (from the default)"),
+        // The flags of these two are those of `mutext lock`.
+        ("wait", None, "200ms", "300ms", "500ms (from the default)"),
+        ("ttl", None, "200ms", "300ms", "10.0s (from the default)"),
+        ("document_bytes_max", None, "2", "3", "1048576 bytes (from the default)"),
+    ] {
+        let place = Place::new();
+        place.write("m.yaml", format!("{name}: {by_file}\n"));
+        let (flag, variable) = (format!("--{name}"), format!("MUTEXT_{}", name.to_uppercase()));
+        let mut expected = vec![
+            (by_default.to_owned(), ""),
+            (by_file.to_owned(), "(from config file m.yaml)"),
+            (by_environment.to_owned(), &variable),
+        ];
+        expected.extend(by_flag.map(|value| (value.to_owned(), &*flag)));
+        for (given, (value, origin)) in expected.into_iter().enumerate() {
+            let mut command = place.mutext(&["doctor", "--look-only", "--json"]);
+            if given > 0 {
+                command.args(["--config", "m.yaml"]);
+            }
+            if given > 1 {
+                command.env(&variable, by_environment);
+            }
+            if given > 2 {
+                command.args([&flag, &value]);
+            }
+            let found = setting(&ran(&mut command), name);
+            assert!(found.starts_with(&value) && found.contains(origin), "{name}, {given} given: {found}");
+        }
+    }
+}
+
+#[test]
+fn the_config_file_itself_is_named_by_a_flag_or_by_a_variable() {
+    let place = Place::new();
+    place.write("one.yaml", "agent: one\n");
+    place.write("two.yaml", "agent: two\n");
+    let flags = ["doctor", "--look-only", "--json"];
+    let run = |more: &[&str]| ran(place.mutext(&flags).args(more).env("MUTEXT_CONFIG", "two.yaml"));
+    assert_eq!(setting(&run(&[]), "agent"), "two (from config file two.yaml)");
+    assert_eq!(setting(&run(&["--config", "one.yaml"]), "agent"), "one (from config file one.yaml)");
+}
+
+#[test]
+fn the_flags_of_lock_override_the_environment_which_overrides_the_file() {
+    let place = Place::new();
+    place.write("m.yaml", "wait: 60s\nttl: 20m\n");
+    let held = |variables: &[(&str, &str)], flags: &[&str]| {
+        let mut command = place.mutext(&["--config", "m.yaml", "lock", "a"]);
+        command.envs(variables.iter().copied()).args(flags).args(["--", "mutext", "locks", "--json"]);
+        ran(&mut command).json()["leases"][0]["remaining_ms"].as_u64().unwrap() / 60_000
+    };
+    assert_eq!(held(&[], &[]), 19);
+    assert_eq!(held(&[("MUTEXT_TTL", "40m")], &[]), 39);
+    assert_eq!(held(&[("MUTEXT_TTL", "40m")], &["--ttl", "60m"]), 59);
+
+    let holder = place.hold(&["a"], "echo ready; read -r _");
+    let refused = |variable: &str, flags: &[&str], part: &str| {
+        let mut command = place.mutext(&["--config", "m.yaml", "lock", "a"]);
+        ran(command.env("MUTEXT_WAIT", variable).args(flags).args(["--", "true"])).refused(4, &[part]);
+    };
+    refused("50ms", &[], "not granted within 5");
+    refused("60s", &["--wait", "50ms"], "not granted within 5");
+    holder.end();
+}
+
+#[test]
+fn a_variable_that_is_no_amount_names_itself_the_value_and_the_remedy() {
+    let place = Place::new();
+    for (variable, value, part) in [
+        ("MUTEXT_WAIT", "soon", "500ms"),
+        ("MUTEXT_WAIT", "0s", "1ms or more"),
+        ("MUTEXT_TTL", "20ms", "100ms or more"),
+        ("MUTEXT_DOCUMENT_BYTES_MAX", "1 MiB", "number from 1"),
+    ] {
+        ran(place.mutext(&["ls"]).env(variable, value)).refused(2, &[variable, value, part]);
+    }
+    let run = ran(place.mutext(&["put", "a", "xyz"]).env("MUTEXT_DOCUMENT_BYTES_MAX", "2"));
+    run.refused(2, &["2 bytes"]);
+}
+
+#[test]
+fn no_password_is_ever_said() {
+    let place = Place::new();
+    let (store, locks) = ("postgres://u:hunter1@127.0.0.1:1/d?schema=s", "redis://u:hunter2@127.0.0.1:1/0");
+    place.write(
+        "good.yaml",
+        "redis: {host: 127.0.0.1, port: 1, username: u, password: hunter3, tls: true}\n\
+         postgres: {host: 127.0.0.1, port: 1, password: hunter4, sslmode: disable}\n",
+    );
+    place.write("socket.yaml", "redis: {socket: /none, password: hunter5}\n");
+    let bad = "postgres: {password: hunter6, sslmode: maybe}\nredis: {password: hunter7, prefix: 'a b'}\n";
+    place.write("bad.yaml", bad);
+    place.write("worse.yaml", "postgres:\n  password: hunter8\n  passwort: hunter9\n");
+    let settings = [
+        &["--store", store, "--locks", locks][..],
+        &["--store", "etcd://u:hunter1@h", "--locks", "redis://h?password=hunter2"],
+        &["--store", "postgres://u:hunter1@h:port/d", "--locks", "redis+unix:///none?password=hunter2"],
+        &["--store", "redis://u:hunter1@127.0.0.1:1", "--locks", "postgres://u:hunter2@127.0.0.1:1/d"],
+        &["--config", "good.yaml"],
+        &["--config", "socket.yaml"],
+        &["--config", "bad.yaml"],
+        &["--config", "worse.yaml"],
+    ];
+    let commands = [
+        &["doctor", "--timeout", "300ms"][..],
+        &["ls"],
+        &["put", "a", "x"],
+        &["lock", "a", "--", "env"],
+        &["locks"],
+        &["experiment", "locking", "--trials", "1"],
+    ];
+    let silent = |run: &Ran| {
+        assert_ne!(run.status, 0, "nothing listens there: {run:?}");
+        assert!(!format!("{run:?}").contains("hunter"), "{run:?}");
+    };
+    for setting in settings {
+        for command in commands {
+            silent(&ran(place.mutext(setting).arg("-vv").args(command)));
+            silent(&ran(place.mutext(setting).arg("--json").args(command)));
+        }
+    }
+    for command in commands {
+        let mut command = place.mutext(command);
+        silent(&ran(command.env("MUTEXT_STORE", store).env("MUTEXT_LOCKS", locks)));
+    }
+}
+
+/// A page of the documentation.
+fn documented(name: &str) -> String {
+    std::fs::read_to_string(std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs").join(name)).unwrap()
+}
+
+#[test]
+fn every_key_and_every_variable_is_documented() {
+    let (place, text) = (Place::new(), documented("configuration.md"));
+    for section in ["nonsense: 1\n", "redis:\n  nonsense: 1\n", "postgres:\n  nonsense: 1\n"] {
+        place.write("m.yaml", section);
+        let run = place.run(&["--config", "m.yaml", "ls"]);
+        let keys = run.err.trim().split_once("the keys are ").unwrap_or_else(|| panic!("{run:?}")).1;
+        for key in keys.split(", ") {
+            assert!(text.contains(&format!("`{key}`")), "{key} is not in docs/configuration.md");
+        }
+    }
+    let help = place.run(&["lock", "--help"]).done();
+    let words = help.split(|letter: char| !letter.is_ascii_uppercase() && letter != '_');
+    for variable in words.filter(|word| word.starts_with("MUTEXT_")) {
+        assert!(text.contains(&format!("`{variable}`")), "{variable} is not in docs/configuration.md");
+    }
+}
+
 #[test]
 fn a_store_in_a_config_file_lies_beside_the_file() {
     let place = Place::new();
@@ -30,6 +196,9 @@ fn a_store_in_a_config_file_lies_beside_the_file() {
     let mut command = place.mutext(&["--config", "../m.yaml", "put", "a", "x"]);
     ran(command.current_dir(place.path("elsewhere"))).done();
     assert!(place.path("here/documents.db").exists());
+    place.write("t.yaml", "redis: {tls: true, tls_ca: ca.pem}\n");
+    let mut command = place.mutext(&["--config", "../t.yaml", "--store", "embedded:here", "ls"]);
+    ran(command.current_dir(place.path("elsewhere"))).refused(7, &["../ca.pem cannot be read"]);
 }
 
 #[test]
@@ -68,7 +237,7 @@ fn documents_and_locks_may_lie_apart() {
     assert_eq!(ran(command.args(["get", "b"])).done(), "y");
 }
 
-impl crate::place::Ran {
+impl Ran {
     fn done_with(self, answer: &str) {
         assert_eq!(self.done(), answer);
     }
