@@ -5,7 +5,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use mutext::{Address, AgentName, Context, ContextName, InvalidName, Mutext, Settings, Ttl, Wait};
+use mutext::{Address, AgentName, Context, ContextName, InvalidName, LeaseId, Mutext, Settings, Ttl, Wait};
 
 use crate::config_file::{ConfigFile, DOCUMENT_BYTES_LIMIT, parse_duration};
 use crate::error::CliError;
@@ -127,6 +127,8 @@ pub(crate) struct Common {
     /// Where the settings other than addresses came from, by their keys; one that is missing is the default.
     pub(crate) origins: BTreeMap<&'static str, Origin>,
     pub(crate) out: Output,
+    /// Leases of the surrounding `mutext lock`, for a command that takes another.
+    pub(crate) keeps: Vec<LeaseId>,
 }
 
 impl Common {
@@ -188,6 +190,7 @@ impl Common {
             config,
             origins,
             out: Output::new(global.json),
+            keeps: Vec::new(),
         })
     }
 
@@ -197,6 +200,7 @@ impl Common {
             ttl: self.ttl,
             wait: self.wait,
             document_bytes_max: self.document_bytes_max,
+            keeps: self.keeps.clone(),
             ..Settings::new(self.agent.clone())
         }
     }

@@ -3,7 +3,7 @@
 use std::error::Error as _;
 use std::io;
 
-use mutext::{Conflict, Document, Effect, EngineError, Error, Holding, Kind, Loss, Resource};
+use mutext::{Conflict, Document, Effect, EngineError, Error, Holding, Kind, Knot, Loss, Obstacle, Resource, Waiter};
 use serde_json::{Map, Value, json};
 
 use crate::exit::Exit;
@@ -68,11 +68,10 @@ impl CliError {
     fn kind(&self) -> (&'static str, Exit) {
         match self {
             Self::Library(error) => library_kind(error),
-            Self::Setting { source, .. } => library_kind(source),
+            Self::Setting { source, .. } | Self::OwnLease { source } => library_kind(source),
             Self::Input(_) => ("bad_input", Exit::BadInput),
             Self::PreconditionMissing { .. } => ("precondition_required", Exit::Conflict),
             Self::NotFound(_) => ("not_found", Exit::NotFound),
-            Self::OwnLease { .. } => ("timeout", Exit::NotGranted),
             Self::LeaseGone(_) | Self::LostWhileRunning { .. } => ("lease_lost", Exit::LeaseLost),
             Self::Command { source, .. } if source.kind() == io::ErrorKind::NotFound => {
                 ("command_not_found", Exit::CommandNotFound)
@@ -164,9 +163,9 @@ fn library_data(error: &Error) -> Value {
             "holders": blocked.holdings.iter().map(holding).collect::<Vec<_>>(),
             "ahead": blocked.ahead,
         }),
-        Error::Deadlock { resources, holders } => json!({
+        Error::Deadlock { resources, deadlock } => json!({
             "resources": resources,
-            "holders": holders.iter().map(holding).collect::<Vec<_>>(),
+            "cycle": deadlock.cycle.iter().map(knot).collect::<Vec<_>>(),
         }),
         Error::LeaseLost { resources, current, .. } => json!({
             "resources": resources,
@@ -178,6 +177,23 @@ fn library_data(error: &Error) -> Value {
         }),
         _ => Value::Null,
     }
+}
+
+/// One step of a circle of waiters.
+fn knot(knot: &Knot) -> Value {
+    let Waiter { lease, holder, claims, waited, reason, .. } = &knot.waiter;
+    let waits_for = match &knot.obstacle {
+        Obstacle::Lease(lease) => json!({ "lease": holding(lease) }),
+        Obstacle::Request(before) => json!({ "request": { "lease": before.lease, "agent": before.holder.agent } }),
+    };
+    json!({
+        "lease": lease,
+        "agent": holder.agent,
+        "claims": claims[..],
+        "waited_ms": milliseconds(*waited),
+        "reason": reason,
+        "waits_for": waits_for,
+    })
 }
 
 fn conflict_data(conflict: &Conflict) -> Value {

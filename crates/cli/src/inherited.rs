@@ -1,6 +1,6 @@
 //! The lease that `mutext lock` hands to its command in the environment, and that commands inside it write under.
 
-use mutext::{Context, ContextName, DocumentPath, Fence, FencingToken, Lease, Resource};
+use mutext::{Context, ContextName, DocumentPath, Fence, FencingToken, Lease, LeaseId, Resource};
 use serde::{Deserialize, Serialize};
 
 use crate::config::{Common, Given, Origin, variable};
@@ -20,6 +20,9 @@ pub(crate) struct Inherited {
     token: FencingToken,
     /// What it covers exclusively; nothing for a shared lock, under which nobody writes.
     resources: Vec<Resource>,
+    /// The leases that surround it, of other `mutext lock`s in which its own runs.
+    #[serde(default)]
+    around: Vec<LeaseId>,
     /// Which documents and which locks it belongs to.
     store: String,
     locks: String,
@@ -29,31 +32,33 @@ impl Inherited {
     fn new(lease: &Lease, common: &Common) -> Self {
         let (store, locks) = places(common);
         let Fence { token, resources } = lease.fence();
-        Self { context: lease.context.clone(), token, resources, store, locks }
+        Self { context: lease.context.clone(), token, resources, around: common.keeps.clone(), store, locks }
+    }
+
+    /// The leases that stay until this command ends, if it works with the same locks in the same context.
+    pub(crate) fn kept(common: &Common) -> Result<Vec<LeaseId>, CliError> {
+        let Some(Self { context, token, around, locks, .. }) = Self::from_environment()? else { return Ok(Vec::new()) };
+        let here = context == common.context && locks == places(common).1;
+        Ok(if here { std::iter::once(token.owner).chain(around).collect() } else { Vec::new() })
     }
 
     /// The fence of the surrounding `mutext lock`, where it covers `path` in the very context, documents and locks
     /// that this command works on.
     pub(crate) fn covering(path: &DocumentPath, common: &Common) -> Result<Option<Fence>, CliError> {
         let Some(inherited) = Self::from_environment()? else { return Ok(None) };
-        let Self { context, token, resources, store, locks } = inherited;
+        let Self { context, token, resources, store, locks, .. } = inherited;
         let here = context == common.context && (store, locks) == places(common);
         let fence = Fence { token, resources };
         Ok((here && fence.covers(path)).then_some(fence))
     }
 
-    /// The lease of the surrounding `mutext lock`, wherever it holds.
-    pub(crate) fn from_environment() -> Result<Option<Self>, CliError> {
+    fn from_environment() -> Result<Option<Self>, CliError> {
         let Some(text) = variable(LEASE)? else { return Ok(None) };
         let parsed = serde_json::from_str(&text);
         parsed.map(Some).map_err(|error| {
             let what = "is not a lease as `mutext lock` hands it over";
             CliError::input(format!("{LEASE} of {text:?} {what} ({error}); unset it, or run inside `mutext lock`"))
         })
-    }
-
-    pub(crate) const fn token(&self) -> &FencingToken {
-        &self.token
     }
 }
 

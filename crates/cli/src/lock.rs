@@ -1,18 +1,20 @@
 //! `lock`: runs a command while holding a lease.
 
+use std::convert::Infallible;
 use std::ffi::OsString;
 use std::pin::pin;
 use std::process::{ExitCode, ExitStatus};
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
-use mutext::{Context, Error, LockGuard, Loss, Release, Resource, Ttl, Wait};
+use mutext::{Context, Error, Holding, LeaseId, LockGuard, Loss, Release, Resource, Ttl, Wait};
+use serde_json::json;
 use tokio::process::{Child, Command};
 use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::config::Common;
 use crate::config_file::parse_duration;
-use crate::error::{CliError, list};
+use crate::error::{CliError, holding, list};
 use crate::inherited::{self, Inherited};
 use crate::signals::{self, Signal, Signals};
 
@@ -21,6 +23,8 @@ const STOPPING: Duration = Duration::from_secs(5);
 /// How long a lease that has lapsed may take to be renewed: a machine that slept finds out at once whether somebody
 /// has taken the lock meanwhile.
 const REVIVAL: Duration = Duration::from_millis(250);
+/// How often it is looked what is in the way, and how long nothing is said at first.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// Run a command while holding a lease
 #[derive(Debug, Args)]
@@ -83,6 +87,7 @@ fn ttl(text: &str) -> Result<Ttl, String> {
 
 pub(crate) async fn run(args: LockArgs, common: &Common) -> Result<ExitCode, CliError> {
     let mut signals = Signals::listen()?;
+    let common = &Common { keeps: Inherited::kept(common)?, ..common.clone() };
     let (mutext, context) = tokio::select! {
         opened = common.open() => opened?,
         signal = signals.next() => return Err(signals::interrupted(signal)),
@@ -117,7 +122,7 @@ async fn hold(
     match guard.release().await {
         // It was taken from us, and the news is still on its way.
         Ok(Release::NotHeld) => lost = lost.or(Some(None)),
-        Ok(Release::Released) => {}
+        Ok(Release::Released | Release::Kept) => {}
         Err(error) => common.out.warn("release", &format!("the lease ends with its TTL only: {error}")),
     }
     match lost {
@@ -148,15 +153,41 @@ async fn acquire(args: &LockArgs, common: &Common, context: &Context) -> Result<
     if let Some(reason) = &args.reason {
         lock = lock.reason(reason);
     }
-    lock.acquire().await.map_err(|error| {
-        let own = Inherited::from_environment().ok().flatten().map(|inherited| inherited.token().owner);
-        match &error {
-            Error::Timeout { blocked, .. } if blocked.holdings.iter().any(|holding| Some(holding.lease) == own) => {
-                CliError::OwnLease { source: Box::new(error) }
-            }
-            _ => error.into(),
-        }
+    let id = lock.id();
+    let granted = tokio::select! {
+        granted = lock.acquire() => granted,
+        never = tell_of_waiting(id, common, context) => match never {},
+    };
+    granted.map_err(|error| {
+        let is_own = |lease: &Holding| common.keeps.contains(&lease.lease);
+        let own = match &error {
+            Error::Timeout { blocked, .. } => blocked.holdings.iter().any(is_own),
+            // Whoever waits for itself.
+            Error::Deadlock { deadlock, .. } => deadlock.cycle.len() == 1,
+            _ => false,
+        };
+        if own { CliError::OwnLease { source: Box::new(error) } } else { error.into() }
     })
+}
+
+/// Says what is in the way, once it takes a while, and again whenever that changes.
+async fn tell_of_waiting(id: LeaseId, common: &Common, context: &Context) -> Infallible {
+    let mut told = None;
+    loop {
+        sleep(LOOK).await;
+        // A look that fails is no news: the request itself says what is wrong.
+        let Ok(Some(blocked)) = context.position(id).await else { continue };
+        let leases: Vec<LeaseId> = blocked.holdings.iter().map(|lease| lease.lease).collect();
+        let news = Some((leases, blocked.ahead));
+        if told != news {
+            let data = json!({
+                "holders": blocked.holdings.iter().map(holding).collect::<Vec<_>>(),
+                "ahead": blocked.ahead,
+            });
+            common.out.waiting(&blocked.to_string(), &data);
+            told = news;
+        }
+    }
 }
 
 /// Watches over a command and its lease.

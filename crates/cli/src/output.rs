@@ -80,6 +80,15 @@ impl Output {
         }
     }
 
+    /// What the command waits for, and for how long it may yet.
+    pub(crate) fn waiting(self, text: &str, data: &serde_json::Value) {
+        if self.json {
+            to_stderr(&line(&json!({ "waiting": data }).to_string()));
+        } else {
+            to_stderr(&format!("{} {}\n", paint("waiting:", "2"), printable(text)));
+        }
+    }
+
     /// What happens meanwhile, for whoever asked to be told.
     pub(crate) fn note(self, level: &str, target: &str, text: &str) {
         if self.json {

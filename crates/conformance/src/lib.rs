@@ -58,6 +58,10 @@ macro_rules! lock_suite {
                 first_come_first_served
                 a_passed_deadline_means_one_try
                 a_cycle_of_waiters_is_found_or_runs_out_of_time
+                a_longer_cycle_is_named_from_end_to_end
+                a_cycle_through_the_queue_is_found
+                waiting_for_oneself_is_a_cycle
+                whoever_keeps_nothing_waits_in_no_circle
                 a_dropped_waiter_does_not_block_the_queue
                 a_dropped_acquire_leaves_nothing_beyond_release
                 a_released_attempt_does_not_come_back
@@ -69,6 +73,11 @@ macro_rules! lock_suite {
                 a_lease_covers_all_below_it
                 the_root_covers_the_context
                 several_resources_all_or_none
+                a_reader_becomes_a_writer_with_nobody_in_between
+                a_writer_becomes_a_reader_and_lets_others_in
+                two_readers_who_want_to_write_are_told
+                an_upgrade_that_times_out_keeps_the_shared_lease
+                a_lost_lease_cannot_be_replaced
                 thirty_contenders_never_overlap
                 a_vanished_client_frees_its_lock_within_its_ttl
             ]

@@ -2,6 +2,8 @@
 
 mod abandonment;
 mod cancellation;
+mod conversion;
+mod deadlocks;
 mod exclusion;
 mod expiry;
 mod grants;
@@ -16,6 +18,15 @@ pub use abandonment::a_vanished_client_frees_its_lock_within_its_ttl;
 pub use cancellation::{
     a_dropped_acquire_leaves_nothing_beyond_release, a_dropped_waiter_does_not_block_the_queue,
     a_released_attempt_does_not_come_back,
+};
+pub use conversion::{
+    a_lost_lease_cannot_be_replaced, a_reader_becomes_a_writer_with_nobody_in_between,
+    a_writer_becomes_a_reader_and_lets_others_in, an_upgrade_that_times_out_keeps_the_shared_lease,
+    two_readers_who_want_to_write_are_told,
+};
+pub use deadlocks::{
+    a_cycle_of_waiters_is_found_or_runs_out_of_time, a_cycle_through_the_queue_is_found,
+    a_longer_cycle_is_named_from_end_to_end, waiting_for_oneself_is_a_cycle, whoever_keeps_nothing_waits_in_no_circle,
 };
 pub use exclusion::thirty_contenders_never_overlap;
 pub use expiry::{
@@ -34,6 +45,6 @@ pub use release::{a_late_release_harms_nobody, a_revoked_lease_is_lost_and_its_h
 pub use renewal::{renewal_after_another_took_over_is_lost, renewal_extends_the_lease};
 pub use tokens::{tokens_rise_across_expiry, tokens_rise_across_reopening, tokens_rise_with_every_grant};
 pub use waiting::{
-    a_cycle_of_waiters_is_found_or_runs_out_of_time, a_passed_deadline_means_one_try,
-    a_waiter_is_served_when_the_holder_releases, first_come_first_served, waiting_ends_at_the_deadline,
+    a_passed_deadline_means_one_try, a_waiter_is_served_when_the_holder_releases, first_come_first_served,
+    waiting_ends_at_the_deadline,
 };

@@ -150,6 +150,11 @@ pub struct Claim {
 }
 
 impl Claim {
+    /// Whether whoever has this one needs no other: the resource lies in it, and its mode is as strong.
+    pub fn covers(&self, other: &Self) -> bool {
+        (self.mode == Mode::Exclusive || other.mode == Mode::Shared) && self.resource.contains(&other.resource)
+    }
+
     /// Whether the two cannot be held at once.
     pub fn conflicts(&self, other: &Self) -> bool {
         (self.mode == Mode::Exclusive || other.mode == Mode::Exclusive) && self.resource.overlaps(&other.resource)

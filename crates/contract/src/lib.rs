@@ -29,6 +29,7 @@ mod lease;
 mod lock;
 mod name;
 mod store;
+mod table;
 
 pub use capability::{DeadHolder, ExpiryClock, Fairness, LockCapabilities, StoreCapabilities, Waiting};
 pub use document::{
@@ -38,9 +39,7 @@ pub use error::{Effect, EngineError, TroubleKind};
 pub use fence::{Fence, FencingToken, InvalidToken};
 pub use finding::{Finding, Severity};
 pub use lease::{Claim, Deadline, Holder, HolderId, InvalidDuration, Lease, LeaseId, Mode, Ttl, Wait};
-pub use lock::{
-    Acquisition, Blocked, Grant, Holding, LockRequest, LockService, LockTable, Loss, Release, Renewal, Waiter,
-};
+pub use lock::{Acquisition, Grant, LockRequest, LockService, Loss, Release, Renewal};
 pub use name::{
     AgentName, ContextName, DocumentPath, IdempotencyKey, InvalidName, NAME_BYTES_MAX, NameRule, PATH_BYTES_MAX,
     PATH_SEGMENTS_MAX, PathPrefix, Resource,
@@ -48,3 +47,4 @@ pub use name::{
 pub use store::{
     CommitRecord, Committed, Conflict, DocumentStore, EpochSource, Fenced, FencedRead, Listing, Outcome, Refusal,
 };
+pub use table::{Blocked, Deadlock, Holding, Knot, LockTable, Obstacle, Waiter};

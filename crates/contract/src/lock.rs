@@ -9,8 +9,8 @@ use tokio::sync::broadcast;
 use tokio::time::Instant;
 
 use crate::{
-    AgentName, Claim, ContextName, Deadline, EngineError, Finding, Holder, InvalidName, Lease, LeaseId,
-    LockCapabilities, Mode, NameRule, Resource, Ttl,
+    AgentName, Blocked, Claim, ContextName, Deadline, Deadlock, EngineError, Finding, Holder, InvalidName, Lease,
+    LeaseId, LockCapabilities, LockTable, Mode, NameRule, Resource, Ttl,
 };
 
 /// One request: all of its claims are granted together, or none.
@@ -28,11 +28,20 @@ pub struct LockRequest {
     pub ttl: Ttl,
     /// What for: shown to those who wait.
     pub reason: Option<String>,
+    /// Leases that whoever asks keeps until this request is settled. One that waits for it, directly or through
+    /// others, waits in a circle: that is how a deadlock is found.
+    pub keeps: Vec<LeaseId>,
+    /// A lease of the asker's own that ends in the moment in which this request is granted, and not before: so a
+    /// shared lease becomes an exclusive one, or the other way round, with nobody in between. Such a request stands
+    /// before all that replace nothing, as those wait for the very lease that it keeps.
+    pub replaces: Option<LeaseId>,
 }
 
 impl LockRequest {
     /// The most claims in one request.
     pub const CLAIMS_MAX: usize = 64;
+    /// The most leases that a request keeps.
+    pub const KEEPS_MAX: usize = 64;
 
     /// A request for all of `claims`, with a fresh [`LeaseId`]. A resource named twice counts once, in its stronger mode.
     pub fn new(
@@ -52,93 +61,30 @@ impl LockRequest {
         };
         match rule {
             Some(rule) => Err(InvalidName { kind: "lock request", value: format!("{} resources", claims.len()), rule }),
-            None => Ok(Self { context, claims: claims.into(), holder, lease: LeaseId::random(), ttl, reason: None }),
+            None => Ok(Self::of(context, claims.into(), holder, ttl)),
         }
     }
 
     /// A request for one resource alone.
     pub fn exclusive(context: ContextName, holder: Holder, ttl: Ttl, resource: Resource) -> Self {
-        let claims = Arc::new([Claim { resource, mode: Mode::Exclusive }]);
-        Self { context, claims, holder, lease: LeaseId::random(), ttl, reason: None }
+        Self::of(context, Arc::new([Claim { resource, mode: Mode::Exclusive }]), holder, ttl)
+    }
+
+    /// A request that takes the place of `lease`, for the same resources in `mode`.
+    pub fn converting(lease: &Lease, mode: Mode) -> Self {
+        let claims = lease.claims.iter().map(|claim| Claim { resource: claim.resource.clone(), mode }).collect();
+        let request = Self::of(lease.context.clone(), claims, lease.holder.clone(), lease.ttl);
+        Self { replaces: Some(lease.id()), ..request }
+    }
+
+    fn of(context: ContextName, claims: Arc<[Claim]>, holder: Holder, ttl: Ttl) -> Self {
+        let lease = LeaseId::random();
+        Self { context, claims, holder, lease, ttl, reason: None, keeps: Vec::new(), replaces: None }
     }
 
     /// What is asked for.
     pub const fn claims(&self) -> &Arc<[Claim]> {
         &self.claims
-    }
-}
-
-/// A lease that stands, as others see it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Holding {
-    /// The lease.
-    pub lease: LeaseId,
-    /// Who holds it.
-    pub holder: Holder,
-    /// What it covers.
-    pub claims: Arc<[Claim]>,
-    /// Its token's epoch and counter.
-    pub token: (u64, u64),
-    /// How long it has been held.
-    pub held_for: Duration,
-    /// How long it lasts yet without renewal; zero where it has lapsed and nobody has taken it.
-    pub remaining: Duration,
-    /// What for.
-    pub reason: Option<String>,
-}
-
-/// A request that queues, as others see it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Waiter {
-    /// The attempt.
-    pub lease: LeaseId,
-    /// Who waits.
-    pub holder: Holder,
-    /// What it asks for.
-    pub claims: Arc<[Claim]>,
-    /// How long it has queued.
-    pub waited: Duration,
-    /// What for.
-    pub reason: Option<String>,
-}
-
-/// A context's locks at one moment.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct LockTable {
-    /// Leases that stand, oldest grant first.
-    pub holdings: Vec<Holding>,
-    /// Requests that queue, first come first.
-    pub waiters: Vec<Waiter>,
-}
-
-/// Why a request was not granted in time.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Blocked {
-    /// The leases in its way.
-    pub holdings: Vec<Holding>,
-    /// How many requests were ahead of it in the queue.
-    pub ahead: usize,
-}
-
-impl fmt::Display for Blocked {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.holdings.is_empty() {
-            write!(f, "no lease is in the way")?;
-        }
-        for (index, holding) in self.holdings.iter().enumerate() {
-            let resources: Vec<&str> = holding.claims.iter().map(|claim| claim.resource.as_str()).collect();
-            let separator = if index == 0 { "" } else { "; " };
-            write!(f, "{separator}{} holds {} for {:.1?}", holding.holder, resources.join(", "), holding.held_for)?;
-            if let Some(reason) = &holding.reason {
-                write!(f, " ({reason})")?;
-            }
-            write!(f, ", lease good for {:.1?} yet", holding.remaining)?;
-        }
-        match self.ahead {
-            0 => Ok(()),
-            1 => write!(f, "; 1 request is ahead in the queue"),
-            n => write!(f, "; {n} requests are ahead in the queue"),
-        }
     }
 }
 
@@ -162,8 +108,10 @@ pub enum Acquisition {
     Granted(Grant),
     /// The deadline passed first; nothing is held and nothing queues.
     TimedOut(Blocked),
-    /// Waiting would have closed a cycle: who waits for whom, beginning with the asker.
-    Deadlock(Vec<Holding>),
+    /// Waiting would have closed a cycle; nothing queues, and what the asker keeps it still has.
+    Deadlock(Deadlock),
+    /// The lease that this request was to replace is no longer ours; nothing is held and nothing queues.
+    Lost(Loss),
 }
 
 /// How a renewal ended.
@@ -208,6 +156,8 @@ pub enum Release {
     Released,
     /// There was nothing of that id.
     NotHeld,
+    /// Others share the lease and keep it: clones of a guard. No engine answers so.
+    Kept,
 }
 
 /// Leases with fencing tokens, first come first served.
@@ -224,6 +174,9 @@ pub trait LockService: fmt::Debug + Send + Sync + 'static {
     fn capabilities(&self) -> LockCapabilities;
 
     /// Queues for all of `request`'s claims until granted or `deadline`. A passed deadline means one try.
+    ///
+    /// Where waiting would close a cycle of those who keep a lease while they wait for another's, the answer is
+    /// [`Acquisition::Deadlock`] at once: the one who closes the cycle gives way.
     async fn acquire(&self, request: &LockRequest, deadline: Deadline) -> Result<Acquisition, EngineError>;
 
     /// Makes the lease last a full TTL again; `Lost` if it is no longer ours.

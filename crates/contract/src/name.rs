@@ -292,12 +292,18 @@ impl Resource {
         self.0.as_ref().is_none_or(|own| is_at_or_below(path.as_str(), own.as_str()))
     }
 
+    /// Whether the other is this very resource or lies below it.
+    pub fn contains(&self, other: &Self) -> bool {
+        match (&self.0, &other.0) {
+            (None, _) => true,
+            (Some(_), None) => false,
+            (Some(own), Some(other)) => is_at_or_below(other.as_str(), own.as_str()),
+        }
+    }
+
     /// Whether one of the two is the other or lies above it.
     pub fn overlaps(&self, other: &Self) -> bool {
-        match (&self.0, &other.0) {
-            (None, _) | (_, None) => true,
-            (Some(a), Some(b)) => is_at_or_below(a.as_str(), b.as_str()) || is_at_or_below(b.as_str(), a.as_str()),
-        }
+        self.contains(other) || other.contains(self)
     }
 
     /// The text: a path, or `/` for the whole context.

@@ -18,7 +18,8 @@ use crate::table::{self, Entry};
 use crate::wake::{Delivery, News, Wake};
 
 /// `Mutl` in ASCII.
-pub(crate) const SCHEMA: Schema = Schema { application_id: 0x4d75_746c, migrations: &[include_str!("locks.sql")] };
+pub(crate) const SCHEMA: Schema =
+    Schema { application_id: 0x4d75_746c, migrations: &[include_str!("locks.sql"), include_str!("locks_2.sql")] };
 
 /// How long it is remembered that an attempt was ended.
 const ENDED_KEPT_NS: i64 = 3_600_000_000_000;
@@ -57,11 +58,19 @@ impl Desk {
             let (mut entries, mut letters) = desk.settle(context, now_ns, Some(attempt.id))?;
             // Stopped while its turn came and went, or taken for dead: it has lost its place, not its wait.
             let missing = entries.iter().all(|entry| entry.id != attempt.id);
-            if missing && !last && !desk.is_ended(attempt.id)? {
-                desk.insert(context, attempt)?;
-                let more;
-                (entries, more) = desk.settle(context, now_ns, Some(attempt.id))?;
-                letters.extend(more);
+            let mut comes = first;
+            if missing {
+                let replaced = |entry: &Entry| attempt.replaces == Some(entry.id) && entry.is_held();
+                if let Some(lease) = attempt.replaces.filter(|_| !entries.iter().any(replaced)) {
+                    return Ok((Look::Lost(desk.loss(lease)?), letters));
+                }
+                if !last && !desk.is_ended(attempt.id)? {
+                    comes = true;
+                    desk.insert(context, attempt)?;
+                    let more;
+                    (entries, more) = desk.settle(context, now_ns, Some(attempt.id))?;
+                    letters.extend(more);
+                }
             }
             let Some(own) = entries.iter().find(|entry| entry.id == attempt.id) else {
                 return Ok((Look::Blocked(Blocked::default()), letters));
@@ -73,14 +82,19 @@ impl Desk {
                 let handed_over_ns = (!first && own.since_ns < now_ns).then_some(own.since_ns);
                 return Ok((Look::Granted { epoch, counter, until_ns, queued: !first, handed_over_ns }, letters));
             }
-            let (leases, ahead) = table::obstacles(&entries, own, now_ns);
-            if last {
+            // Nobody can wait for a request that keeps nothing.
+            let may_close = comes && !last && !(own.keeps.is_empty() && own.replaces.is_none());
+            let closes = may_close.then(|| picture(&entries, epoch, now_ns).deadlock(own.id)).flatten();
+            if last || closes.is_some() {
+                let before = picture(&entries, epoch, now_ns).position(own.id).unwrap_or_default();
                 desk.delete(own.id)?;
-                let holdings = leases.iter().map(|entry| holding(entry, epoch, now_ns)).collect();
-                return Ok((Look::Blocked(Blocked { holdings, ahead }), letters));
+                // Whoever waited behind it alone need not wait for a look of its own.
+                letters.extend(desk.settle(context, now_ns, None)?.1);
+                return Ok((closes.map_or(Look::Blocked(before), Look::Deadlock), letters));
             }
-            let homes: BTreeSet<String> = leases.iter().map(|entry| entry.home.clone()).collect();
-            let next_ns = leases.iter().map(|entry| entry.until_ns).min();
+            let leases = || entries.iter().filter(|entry| entry.stands(now_ns) && entry.conflicts(own));
+            let homes: BTreeSet<String> = leases().map(|entry| entry.home.clone()).collect();
+            let next_ns = leases().map(|entry| entry.until_ns).min();
             Ok((Look::Waits { homes: homes.into_iter().collect(), next_ns }, letters))
         })
     }
@@ -168,14 +182,7 @@ impl Desk {
         self.transact(context, deadline, |desk| {
             let now_ns = clock::now_ns();
             let epoch = desk.epoch(context)?.map_or(0, |(epoch, _)| epoch);
-            let entries = desk.entries(context)?;
-            let (mut held, waiting): (Vec<&Entry>, Vec<&Entry>) = entries.iter().partition(|entry| entry.is_held());
-            held.sort_by_key(|entry| entry.counter);
-            let table = LockTable {
-                holdings: held.into_iter().map(|entry| holding(entry, epoch, now_ns)).collect(),
-                waiters: waiting.into_iter().map(|entry| waiter(entry, now_ns)).collect(),
-            };
-            Ok((table, Vec::new()))
+            Ok((picture(&desk.entries(context)?, epoch, now_ns), Vec::new()))
         })
     }
 
@@ -230,13 +237,15 @@ impl Desk {
         }
         let settlement = table::settle(&entries, now_ns);
         let mut letters = Vec::new();
-        for id in settlement.superseded.iter().chain(&settlement.gone) {
+        let ended: Vec<LeaseId> =
+            [settlement.superseded.clone(), settlement.replaced, settlement.gone].into_iter().flatten().collect();
+        for id in &ended {
             self.delete(*id)?;
         }
         for entry in entries.iter().filter(|entry| settlement.superseded.contains(&entry.id)) {
             letters.push((entry.home.clone(), News::Lost, entry.id));
         }
-        entries.retain(|entry| !settlement.superseded.contains(&entry.id) && !settlement.gone.contains(&entry.id));
+        entries.retain(|entry| !ended.contains(&entry.id));
         for id in &settlement.granted {
             let Some(entry) = entries.iter_mut().find(|entry| entry.id == *id) else { continue };
             let counter = self.next_counter(context)?;
@@ -280,8 +289,10 @@ impl Desk {
     }
 
     fn insert(&self, context: &ContextName, entry: &Entry) -> Result<(), EngineError> {
-        let sql = "INSERT INTO entries (id, context, agent, holder, claims, ttl, reason, home, since, until)
-                   VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)";
+        let sql = "INSERT INTO entries
+                       (id, context, agent, holder, claims, ttl, reason, home, since, until, keeps, replaces)
+                   VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)";
+        let keeps = serde_json::to_string(&entry.keeps).map_err(|_| unreadable(&self.file, "kept leases"))?;
         let claims = serde_json::to_string(&entry.claims[..]).map_err(|_| unreadable(&self.file, "claims"))?;
         self.execute(
             sql,
@@ -297,6 +308,8 @@ impl Desk {
                 entry.since_ns,
                 // Whatever time it took to get at the table: the request has its one try.
                 entry.until_ns.max(clock::now_ns() + OVERDUE_NS),
+                keeps,
+                entry.replaces.as_ref().map(LeaseId::as_bytes),
             ],
         )?;
         Ok(())
@@ -352,8 +365,8 @@ impl Desk {
     }
 
     fn entries(&self, context: &ContextName) -> Result<Vec<Entry>, EngineError> {
-        let sql = "SELECT place, id, agent, holder, claims, ttl, reason, home, since, until, counter
-                   FROM entries WHERE context = ?1 ORDER BY place";
+        let sql = "SELECT place, id, agent, holder, claims, ttl, reason, home, since, until, counter, keeps, replaces
+                   FROM entries WHERE context = ?1 ORDER BY replaces IS NULL, place";
         let run = || {
             let mut statement = self.connection.prepare_cached(sql)?;
             statement.query_map(params![context.as_str()], entry)?.collect::<rusqlite::Result<Vec<_>>>()
@@ -365,8 +378,9 @@ impl Desk {
 
 /// A row as an entry; `None` where a part of it is not what it should be.
 fn entry(row: &Row<'_>) -> rusqlite::Result<Option<Entry>> {
-    let (agent, claims): (String, String) = (row.get(2)?, row.get(4)?);
-    let (Ok(agent), Ok(claims)) = (AgentName::new(agent), serde_json::from_str::<Vec<Claim>>(&claims)) else {
+    let (agent, claims, keeps): (String, String, String) = (row.get(2)?, row.get(4)?, row.get(11)?);
+    let claims = serde_json::from_str::<Vec<Claim>>(&claims);
+    let (Ok(agent), Ok(claims), Ok(keeps)) = (AgentName::new(agent), claims, serde_json::from_str(&keeps)) else {
         return Ok(None);
     };
     Ok(Some(Entry {
@@ -380,11 +394,23 @@ fn entry(row: &Row<'_>) -> rusqlite::Result<Option<Entry>> {
         since_ns: row.get(8)?,
         until_ns: row.get(9)?,
         counter: row.get::<_, Option<i64>>(10)?.map(i64::cast_unsigned),
+        keeps,
+        replaces: row.get::<_, Option<[u8; 16]>>(12)?.map(LeaseId::from_bytes),
     }))
 }
 
 fn span(from_ns: i64, to_ns: i64) -> Duration {
     u64::try_from(to_ns.saturating_sub(from_ns)).map_or(Duration::ZERO, Duration::from_nanos)
+}
+
+/// The table as others see it.
+fn picture(entries: &[Entry], epoch: u64, now_ns: i64) -> LockTable {
+    let (mut held, waiting): (Vec<&Entry>, Vec<&Entry>) = entries.iter().partition(|entry| entry.is_held());
+    held.sort_by_key(|entry| entry.counter);
+    LockTable {
+        holdings: held.into_iter().map(|entry| holding(entry, epoch, now_ns)).collect(),
+        waiters: waiting.into_iter().map(|entry| waiter(entry, now_ns)).collect(),
+    }
 }
 
 fn holding(entry: &Entry, epoch: u64, now_ns: i64) -> Holding {
@@ -406,5 +432,7 @@ fn waiter(entry: &Entry, now_ns: i64) -> Waiter {
         claims: Arc::clone(&entry.claims),
         waited: span(entry.since_ns, now_ns),
         reason: entry.reason.clone(),
+        keeps: entry.keeps.clone(),
+        replaces: entry.replaces,
     }
 }

@@ -12,9 +12,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use mutext_contract::{
-    Acquisition, AgentName, Blocked, ContextName, DeadHolder, Deadline, EngineError, EpochSource, ExpiryClock,
-    Fairness, Finding, Grant, Lease, LeaseId, LockCapabilities, LockRequest, LockService, LockTable, Loss, Release,
-    Renewal, TroubleKind, Waiting,
+    Acquisition, AgentName, Blocked, ContextName, DeadHolder, Deadline, Deadlock, EngineError, EpochSource,
+    ExpiryClock, Fairness, Finding, Grant, Lease, LeaseId, LockCapabilities, LockRequest, LockService, LockTable, Loss,
+    Release, Renewal, TroubleKind, Waiting,
 };
 use tokio::sync::broadcast;
 use tokio::time::Instant;
@@ -67,6 +67,9 @@ pub(crate) enum Look {
         next_ns: Option<i64>,
     },
     Blocked(Blocked),
+    Deadlock(Deadlock),
+    /// The lease that it was to take the place of is no more.
+    Lost(Loss),
     NoEpoch,
 }
 
@@ -115,6 +118,8 @@ impl EmbeddedLocks {
             since_ns: now_ns,
             until_ns: now_ns + nanoseconds(deadline.remaining()) + OVERDUE_NS,
             counter: None,
+            keeps: request.keeps.clone(),
+            replaces: request.replaces,
         }
     }
 
@@ -140,7 +145,7 @@ impl LockService for EmbeddedLocks {
             shared_mode: true,
             subtrees: true,
             several_resources: true,
-            deadlock_detection: false,
+            deadlock_detection: true,
             revival: true,
             dead_holder: DeadHolder::Presence,
             expiry_clock: ExpiryClock::Machine,
@@ -162,6 +167,8 @@ impl LockService for EmbeddedLocks {
                     return Ok(Acquisition::Granted(Grant { lease, queued, handed_over_after }));
                 }
                 Look::Blocked(blocked) => return Ok(Acquisition::TimedOut(blocked)),
+                Look::Deadlock(deadlock) => return Ok(Acquisition::Deadlock(deadlock)),
+                Look::Lost(loss) => return Ok(Acquisition::Lost(loss)),
                 Look::NoEpoch => {
                     let epoch = self
                         .epochs

@@ -2,7 +2,8 @@
 //!
 //! The rule is first come, first served: a request is granted when it conflicts neither with a lease that stands nor
 //! with a request that came before it and still waits. So a stream of readers cannot hold a writer off, and requests
-//! for other resources do not wait at all.
+//! for other resources do not wait at all. A request that is to take the place of a lease of its own comes before all
+//! others: those wait for that very lease.
 
 use std::sync::Arc;
 
@@ -29,6 +30,10 @@ pub(crate) struct Entry {
     pub(crate) until_ns: i64,
     /// The token's counter; `None` while it waits.
     pub(crate) counter: Option<u64>,
+    /// Leases that it keeps while it waits.
+    pub(crate) keeps: Vec<LeaseId>,
+    /// The lease that it is to take the place of.
+    pub(crate) replaces: Option<LeaseId>,
 }
 
 impl Entry {
@@ -41,7 +46,12 @@ impl Entry {
         self.is_held() && self.until_ns > now_ns
     }
 
+    /// Whether the two cannot be held at once. What a request is to take the place of is not in its way.
     pub(crate) fn conflicts(&self, other: &Self) -> bool {
+        let replaces = |waiter: &Self, lease: &Self| !waiter.is_held() && waiter.replaces == Some(lease.id);
+        if replaces(self, other) || replaces(other, self) {
+            return false;
+        }
         self.claims.iter().any(|own| other.claims.iter().any(|theirs| own.conflicts(theirs)))
     }
 }
@@ -53,45 +63,42 @@ pub(crate) struct Settlement {
     pub(crate) granted: Vec<LeaseId>,
     /// Leases that had lapsed, and whose resource is granted to another now.
     pub(crate) superseded: Vec<LeaseId>,
-    /// Requests that waited long enough, and lapsed leases that nobody revived.
+    /// Leases whose place one that is granted takes.
+    pub(crate) replaced: Vec<LeaseId>,
+    /// Requests that waited long enough or were to take the place of a lease that is no more, and lapsed leases that
+    /// nobody revived.
     pub(crate) gone: Vec<LeaseId>,
 }
 
-/// Decides who is next. `entries` are in the order of their places.
+/// Decides who is next. `entries` are in the order in which they are to be served.
 pub(crate) fn settle(entries: &[Entry], now_ns: i64) -> Settlement {
     let mut settlement = Settlement::default();
     let mut standing: Vec<&Entry> = entries.iter().filter(|entry| entry.stands(now_ns)).collect();
     let mut waiting: Vec<&Entry> = Vec::new();
+    let is_there = |lease: LeaseId| entries.iter().any(|entry| entry.id == lease && entry.is_held());
     for entry in entries {
         if entry.is_held() {
             if entry.until_ns + LAPSED_KEPT_NS < now_ns {
                 settlement.gone.push(entry.id);
             }
-        } else if entry.until_ns <= now_ns {
+        } else if entry.until_ns <= now_ns || entry.replaces.is_some_and(|lease| !is_there(lease)) {
             settlement.gone.push(entry.id);
         } else if standing.iter().chain(&waiting).any(|other| other.conflicts(entry)) {
             waiting.push(entry);
         } else {
+            standing.retain(|other| entry.replaces != Some(other.id));
             standing.push(entry);
             settlement.granted.push(entry.id);
+            settlement.replaced.extend(entry.replaces);
             let lapsed =
                 entries.iter().filter(|other| other.is_held() && !other.stands(now_ns) && other.conflicts(entry));
             settlement.superseded.extend(lapsed.map(|other| other.id));
         }
     }
-    settlement.superseded.retain(|id| !settlement.gone.contains(id));
+    settlement.superseded.retain(|id| !settlement.gone.contains(id) && !settlement.replaced.contains(id));
     settlement.superseded.sort_unstable();
     settlement.superseded.dedup();
     settlement
-}
-
-/// The leases in a waiting request's way, and how many requests are ahead of it.
-pub(crate) fn obstacles<'a>(entries: &'a [Entry], waiter: &Entry, now_ns: i64) -> (Vec<&'a Entry>, usize) {
-    let in_the_way = |entry: &&Entry| entry.id != waiter.id && entry.conflicts(waiter);
-    let leases = entries.iter().filter(|entry| entry.stands(now_ns)).filter(in_the_way).collect();
-    let ahead =
-        entries.iter().filter(|entry| !entry.is_held() && entry.place < waiter.place).filter(in_the_way).count();
-    (leases, ahead)
 }
 
 #[cfg(test)]
@@ -112,6 +119,8 @@ mod tests {
             since_ns: 0,
             until_ns,
             counter,
+            keeps: Vec::new(),
+            replaces: None,
         }
     }
 
@@ -159,6 +168,19 @@ mod tests {
     }
 
     #[test]
+    fn a_reader_that_wants_to_write_comes_before_writers_and_after_other_readers() {
+        let upgrade = Entry { replaces: Some(LeaseId::from_bytes([1; 16])), ..entry(3, &[("a", X)], 200, None) };
+        let reader = entry(1, &[("a", S)], 200, Some(1));
+        let (other, writer) = (entry(2, &[("a", S)], 200, Some(2)), entry(4, &[("a", X)], 200, None));
+        assert_eq!(granted(&[upgrade.clone(), reader.clone(), other, writer.clone()]), [0_i64; 0]);
+        let settlement = settle(&[upgrade.clone(), reader.clone(), writer.clone()], 100);
+        assert_eq!((&settlement.granted[..], &settlement.replaced[..]), (&[upgrade.id][..], &[reader.id][..]));
+        // Without the lease that it was to take the place of it is nobody.
+        let settlement = settle(&[upgrade.clone(), writer.clone()], 100);
+        assert_eq!((&settlement.granted[..], &settlement.gone[..]), (&[writer.id][..], &[upgrade.id][..]));
+    }
+
+    #[test]
     fn whoever_has_waited_long_enough_is_gone_and_blocks_nobody() {
         let entries = [entry(1, &[("a", X)], 100, None), entry(2, &[("a", X)], 200, None)];
         assert_eq!(granted(&entries), [2]);
@@ -194,8 +216,9 @@ mod tests {
                     }
                 }
                 for waiter in entries.iter().filter(|e| !e.is_held()) {
-                    let (leases, ahead) = obstacles(&entries, waiter, now);
-                    prop_assert!(!leases.is_empty() || ahead > 0, "{waiter:?} waits for nothing");
+                    let is_before = |e: &&Entry| e.stands(now) || (!e.is_held() && e.place < waiter.place);
+                    let waits = entries.iter().filter(is_before).any(|e| e.conflicts(waiter));
+                    prop_assert!(waits, "{waiter:?} waits for nothing");
                 }
                 if released < entries.len() && entries[released].is_held() {
                     entries.remove(released);

@@ -5,15 +5,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mutext_contract::{
-    Action, AgentName, Commit, CommitRecord, Committed, Content, ContextName, Cursor, Deadline, Document, DocumentPath,
-    DocumentStore, Entry, Fence, FencedRead, Finding, Holder, InvalidName, LeaseId, Listing, LockCapabilities,
-    LockService, LockTable, Outcome, PastRevision, PathPrefix, Precondition, Refusal, Release, Resource, Revision,
-    StoreCapabilities, Ttl, Wait,
+    Action, AgentName, Blocked, Commit, CommitRecord, Committed, Content, ContextName, Cursor, Deadline, Document,
+    DocumentPath, DocumentStore, Entry, Fence, FencedRead, Finding, Holder, InvalidName, LeaseId, Listing,
+    LockCapabilities, LockService, LockTable, Outcome, PastRevision, PathPrefix, Precondition, Refusal, Release,
+    Resource, Revision, StoreCapabilities, Ttl, Wait,
 };
 use tokio::time::Instant;
 
 use crate::address::{self, Address};
 use crate::keeper::Keeper;
+use crate::line::Line;
 use crate::metrics::{AcquisitionTimes, Meter};
 use crate::{Error, Lock, OnLapse};
 
@@ -32,6 +33,9 @@ pub struct Settings {
     pub document_bytes_max: usize,
     /// What a write through a guard does when its lease has lapsed: revalidate.
     pub on_lapse: OnLapse,
+    /// Leases that somebody else keeps until this program ends, such as those of a `mutext lock` that it runs under:
+    /// whoever waits for them waits for this program. None.
+    pub keeps: Vec<LeaseId>,
 }
 
 impl Settings {
@@ -44,6 +48,7 @@ impl Settings {
             patience: Duration::from_secs(10),
             document_bytes_max: 1024 * 1024,
             on_lapse: OnLapse::Revalidate,
+            keeps: Vec::new(),
         }
     }
 }
@@ -114,8 +119,8 @@ impl Mutext {
         N: TryInto<ContextName>,
         Error: From<N::Error>,
     {
-        let holder = Holder::new(settings.agent.clone());
-        Ok(Context { mutext: self.clone(), name: name.try_into()?, holder, settings: Arc::new(settings), until: None })
+        let line = Line::new(Holder::new(settings.agent.clone()), settings.keeps.clone());
+        Ok(Context { mutext: self.clone(), name: name.try_into()?, line, settings: Arc::new(settings), until: None })
     }
 
     /// What the two engines can do.
@@ -176,15 +181,26 @@ impl Mutext {
     }
 }
 
-/// A named, shared space of documents, as one agent sees it. Cloning is cheap and keeps the same holder.
-#[derive(Debug, Clone)]
+/// A named, shared space of documents, as one agent sees it.
+///
+/// It is one line of work: whoever takes a second lock through it while it holds a first is known to keep the first
+/// until it has the second, and a circle of such waits is refused at once ([`Error::Deadlock`]). What an agent does
+/// side by side has a context each: a clone is cheap, writes under the same name, and is another holder.
+#[derive(Debug)]
 pub struct Context {
     mutext: Mutext,
     name: ContextName,
-    holder: Holder,
+    line: Arc<Line>,
     settings: Arc<Settings>,
     /// Within an update, its deadline: no step of it takes longer.
     until: Option<Deadline>,
+}
+
+impl Clone for Context {
+    /// The same agent in the same context, as another holder: the two wait for each other like any two.
+    fn clone(&self) -> Self {
+        Self { line: self.line.beside(), ..self.same() }
+    }
 }
 
 impl Context {
@@ -194,13 +210,13 @@ impl Context {
     }
 
     /// Who takes leases through it.
-    pub const fn holder(&self) -> &Holder {
-        &self.holder
+    pub fn holder(&self) -> &Holder {
+        self.line.holder()
     }
 
     /// The author of its commits.
-    pub const fn agent(&self) -> &AgentName {
-        &self.holder.agent
+    pub fn agent(&self) -> &AgentName {
+        &self.holder().agent
     }
 
     /// How it is used.
@@ -221,9 +237,19 @@ impl Context {
         self.until.map_or(own, |until| until.min(own))
     }
 
-    /// The same, for steps that must end by `deadline`.
+    pub(crate) const fn line(&self) -> &Arc<Line> {
+        &self.line
+    }
+
+    /// This very context again: the same line of work.
+    pub(crate) fn same(&self) -> Self {
+        let (line, settings) = (Arc::clone(&self.line), Arc::clone(&self.settings));
+        Self { mutext: self.mutext.clone(), name: self.name.clone(), line, settings, until: self.until }
+    }
+
+    /// The same, for a part of its work that must end by `deadline`.
     pub(crate) fn by(&self, deadline: Deadline) -> Self {
-        Self { until: Some(deadline), ..self.clone() }
+        Self { line: self.line.below(), until: Some(deadline), ..self.same() }
     }
 
     fn store(&self) -> &dyn DocumentStore {
@@ -414,6 +440,12 @@ impl Context {
         let table = self.locks().await?;
         self.keeper().meter().inspected(&self.name, &table);
         Ok(table)
+    }
+
+    /// What is in the way of a request that queues, and how many are before it; `None` where no such request queues.
+    /// [`Lock::id`] names the request before it is made.
+    pub async fn position(&self, request: LeaseId) -> Result<Option<Blocked>, Error> {
+        Ok(self.locks().await?.position(request))
     }
 
     /// Breaks another's lease: the next waiter is served, and the holder is told who did it and why.

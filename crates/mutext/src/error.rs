@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use mutext_contract::{
-    Blocked, Conflict, Document, DocumentPath, EngineError, Holding, IdempotencyKey, InvalidDuration, InvalidJson,
+    Blocked, Conflict, Deadlock, Document, DocumentPath, EngineError, IdempotencyKey, InvalidDuration, InvalidJson,
     InvalidName, Loss, Resource,
 };
 
@@ -60,13 +60,23 @@ pub enum Error {
         /// Who is in the way.
         blocked: Box<Blocked>,
     },
-    /// Waiting would have closed a cycle.
-    #[error("lock on {} would deadlock: {}", list(resources), cycle(holders))]
+    /// Waiting would have closed a circle of those who wait for each other.
+    #[error(
+        "lock on {} would deadlock: {deadlock}; give up what you hold and begin anew, or ask for all in one request{}",
+        list(resources),
+        own_hint(deadlock)
+    )]
     Deadlock {
         /// What was asked for.
         resources: Vec<Resource>,
         /// Who waits for whom, beginning with the asker.
-        holders: Vec<Holding>,
+        deadlock: Box<Deadlock>,
+    },
+    /// A lease that clones of its guard share is to be changed under them.
+    #[error("the lease on {} cannot change its mode: clones of its guard share it; drop them first", list(resources))]
+    GuardShared {
+        /// What it covers.
+        resources: Vec<Resource>,
     },
     /// The lease is no longer ours; nothing was written.
     #[error("the lease on {} is lost: {loss}; nothing was written: lock and read again", list(resources))]
@@ -119,6 +129,7 @@ fn list(resources: &[Resource]) -> String {
     resources.iter().map(Resource::as_str).collect::<Vec<_>>().join(", ")
 }
 
-fn cycle(holders: &[Holding]) -> String {
-    holders.iter().map(|holding| holding.holder.to_string()).collect::<Vec<_>>().join(" waits for ")
+/// Whoever waits for itself has the lock already.
+fn own_hint(deadlock: &Deadlock) -> &'static str {
+    if deadlock.cycle.len() == 1 { "; what you hold already, use through its guard or a clone of that" } else { "" }
 }

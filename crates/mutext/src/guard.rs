@@ -2,18 +2,17 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use mutext_contract::{
-    Claim, Commit, Committed, Content, Deadline, Document, DocumentPath, Effect, Fence, FencedRead, FencingToken,
-    InvalidName, Lease, LockRequest, Loss, Mode, Outcome, Precondition, Refusal, Release, Resource, Revision, Ttl,
-    Wait,
+    Claim, Commit, Committed, Content, Deadline, Document, DocumentPath, Fence, FencedRead, FencingToken, InvalidName,
+    Lease, LockRequest, Loss, Mode, Outcome, Precondition, Refusal, Release, Resource, Revision,
 };
 use tokio::time::Instant;
 
-use crate::keeper::{Held, Keeper, Status};
-use crate::metrics::Acquiring;
+use crate::keeper::{Held, Status};
+use crate::lock::{self, Lock};
 use crate::{Context, Error};
 
 /// How long the keeper is given to revive a lease that has lapsed before its holder is told.
@@ -30,170 +29,76 @@ pub enum OnLapse {
     Reject,
 }
 
-/// A request for a lock, to be awaited or adjusted first.
-///
-/// Dropping it, or the future that it becomes, leaves nothing behind.
-#[derive(Debug, Clone)]
-#[must_use = "a lock is asked for only once this is awaited"]
-pub struct Lock<'a> {
-    context: &'a Context,
-    resources: Vec<Result<Resource, InvalidName>>,
-    mode: Mode,
-    ttl: Ttl,
-    wait: Option<Wait>,
-    reason: Option<String>,
-    on_lapse: OnLapse,
-}
-
-impl<'a> Lock<'a> {
-    pub(crate) fn new(context: &'a Context, resource: Result<Resource, InvalidName>) -> Self {
-        let settings = context.settings();
-        Self {
-            context,
-            resources: vec![resource],
-            mode: Mode::Exclusive,
-            ttl: settings.ttl,
-            wait: Some(settings.wait),
-            reason: None,
-            on_lapse: settings.on_lapse,
-        }
-    }
-
-    /// Also this resource: all are granted together, or none.
-    pub fn and<R: TryInto<Resource, Error = InvalidName>>(mut self, resource: R) -> Self {
-        self.resources.push(resource.try_into());
-        self
-    }
-
-    /// For reading: others may read too.
-    pub const fn shared(mut self) -> Self {
-        self.mode = Mode::Shared;
-        self
-    }
-
-    /// How long the lease lasts without renewal.
-    pub const fn ttl(mut self, ttl: Ttl) -> Self {
-        self.ttl = ttl;
-        self
-    }
-
-    /// How long to queue at most.
-    pub const fn wait(mut self, wait: Wait) -> Self {
-        self.wait = Some(wait);
-        self
-    }
-
-    /// One try, without queueing.
-    pub const fn without_waiting(mut self) -> Self {
-        self.wait = None;
-        self
-    }
-
-    /// What for: shown to those who wait.
-    pub fn reason(mut self, reason: impl Into<String>) -> Self {
-        self.reason = Some(reason.into());
-        self
-    }
-
-    /// What a write does when the lease has lapsed.
-    pub const fn on_lapse(mut self, on_lapse: OnLapse) -> Self {
-        self.on_lapse = on_lapse;
-        self
-    }
-
-    /// Queues until granted, at most as long as the wait.
-    ///
-    /// Errors with [`Error::Timeout`], which names who is in the way. Dropping the future gives back whatever it had
-    /// got by then; should even that be lost, the lease ends with its TTL.
-    pub async fn acquire(self) -> Result<LockGuard, Error> {
-        let deadline = self.wait.map_or_else(Deadline::now, |wait| Deadline::after(wait.get()));
-        Ok(self.acquire_by(deadline).await?.0)
-    }
-
-    /// The guard, and whether it took queueing.
-    pub(crate) async fn acquire_by(self, deadline: Deadline) -> Result<(LockGuard, bool), Error> {
-        let asked = Instant::now();
-        let context = self.context;
-        let resources = self.resources.into_iter().collect::<Result<Vec<_>, _>>()?;
-        let claims = resources.iter().map(|resource| Claim { resource: resource.clone(), mode: self.mode });
-        let mut request = LockRequest::new(context.name().clone(), context.holder().clone(), self.ttl, claims)?;
-        request.reason = self.reason;
-        let attempt = Attempt { keeper: context.keeper(), request: &request, settled: false };
-        let measured = Acquiring::start(context.keeper().meter(), self.wait, asked);
-        let answer = context.lock_service().acquire(&request, deadline).await;
-        measured.answered(&answer);
-        // What may have been granted without our knowing is given back: for the caller, nothing has happened.
-        let acquisition = answer.map_err(|trouble| trouble.with_effect(Effect::None))?;
-        attempt.settle();
-        match acquisition {
-            mutext_contract::Acquisition::Granted(grant) => {
-                let held = context.keeper().hold(grant.lease, self.on_lapse);
-                let (context, waited) = (context.clone(), asked.elapsed());
-                Ok((LockGuard { context, held, seen: Mutex::default(), waited, released: false }, grant.queued))
-            }
-            mutext_contract::Acquisition::TimedOut(blocked) => {
-                Err(Error::Timeout { resources, waited: asked.elapsed(), blocked: Box::new(blocked) })
-            }
-            mutext_contract::Acquisition::Deadlock(holders) => Err(Error::Deadlock { resources, holders }),
-        }
-    }
-}
-
-impl<'a> IntoFuture for Lock<'a> {
-    type Output = Result<LockGuard, Error>;
-    type IntoFuture = std::pin::Pin<Box<dyn Future<Output = Self::Output> + Send + 'a>>;
-    fn into_future(self) -> Self::IntoFuture {
-        Box::pin(self.acquire())
-    }
-}
-
-/// An attempt under way. Dropped before its answer came, it is given back in whatever state it is.
-struct Attempt<'a> {
-    keeper: &'a Keeper,
-    request: &'a LockRequest,
-    settled: bool,
-}
-
-impl Attempt<'_> {
-    fn settle(mut self) {
-        self.settled = true;
-    }
-}
-
-impl Drop for Attempt<'_> {
-    fn drop(&mut self) {
-        if !self.settled {
-            self.keeper.release(self.request.context.clone(), self.request.lease);
-        }
-    }
-}
-
 /// A lease in hand. Renewed in the background; released when dropped, without waiting; told when it is lost.
 ///
 /// Reads through it keep older holders out from then on; writes through it carry its fence and the revision read.
+/// A clone shares the lease, which ends with the last of them.
+#[derive(Clone)]
 #[must_use = "the lock is released when the guard is dropped"]
 pub struct LockGuard {
+    grip: Arc<Grip>,
+}
+
+/// What the clones of a guard share.
+struct Grip {
     context: Context,
     held: Arc<Held>,
     /// The revision at which each document was read or written through this guard; `None` where it was absent.
     seen: Mutex<HashMap<DocumentPath, Option<Revision>>>,
     waited: Duration,
-    released: bool,
+    /// It is given back already, or another has taken its place.
+    over: bool,
 }
 
 impl fmt::Debug for LockGuard {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("LockGuard")
-            .field("lease", self.held.lease())
-            .field("status", &self.held.status())
+            .field("lease", self.grip.held.lease())
+            .field("status", &self.grip.held.status())
             .finish_non_exhaustive()
     }
 }
 
+/// Why a lease kept its mode, and the guard that still holds it.
+#[derive(Debug, thiserror::Error)]
+#[error("{error}")]
+pub struct NotConverted {
+    /// As it was before.
+    pub guard: LockGuard,
+    /// Why.
+    #[source]
+    pub error: Error,
+}
+
+impl From<NotConverted> for Error {
+    /// Gives the lease back.
+    fn from(refused: NotConverted) -> Self {
+        refused.error
+    }
+}
+
 impl LockGuard {
+    pub(crate) fn new(context: Context, lease: Lease, on_lapse: OnLapse, waited: Duration) -> Self {
+        context.line().takes(lease.id());
+        let held = context.keeper().hold(lease, on_lapse);
+        Self { grip: Arc::new(Grip { context, held, seen: Mutex::default(), waited, over: false }) }
+    }
+
+    /// A clone, where the lease covers all of `claims`.
+    pub(crate) fn sharing(&self, claims: &[Claim]) -> Result<Option<Self>, Error> {
+        let covered = |claim: &Claim| self.lease().claims.iter().any(|own| own.covers(claim));
+        if !claims.iter().all(covered) {
+            return Ok(None);
+        }
+        match self.grip.held.status() {
+            Status::Lost(loss) => Err(self.lost_error(loss, None)),
+            Status::Held | Status::Lapsed => Ok(Some(self.clone())),
+        }
+    }
+
     /// The lease: what it covers, who holds it, its token.
     pub fn lease(&self) -> &Lease {
-        self.held.lease()
+        self.grip.held.lease()
     }
 
     /// The fencing token.
@@ -207,24 +112,24 @@ impl LockGuard {
     }
 
     /// How long it took from asking to holding.
-    pub const fn waited(&self) -> Duration {
-        self.waited
+    pub fn waited(&self) -> Duration {
+        self.grip.waited
     }
 
     /// Until when the lease may be believed without another renewal.
     pub fn valid_until(&self) -> Instant {
-        self.held.valid_until()
+        self.grip.held.valid_until()
     }
 
     /// Whether it is held, as far as is known here and now.
     pub fn is_held(&self) -> bool {
-        self.held.status() == Status::Held
+        self.grip.held.status() == Status::Held
     }
 
     /// Ready when the lease is lost, or has lapsed and could not be revived at once, with the reason; never after an
     /// ordinary release. For `select!` beside the work. Dropping it changes nothing.
     pub async fn lost(&self) -> Loss {
-        let mut status = self.held.watch();
+        let mut status = self.grip.held.watch();
         loop {
             match &*status.borrow_and_update() {
                 Status::Held | Status::Lapsed => {}
@@ -235,7 +140,7 @@ impl LockGuard {
             // A process that was stopped wakes up to a lease that has lapsed and that its keeper is about to renew.
             let told =
                 if lapsed { tokio::time::timeout(REVIVAL, change).await.unwrap_or(Ok(())) } else { change.await };
-            if told.is_err() || (lapsed && self.held.status() == Status::Lapsed) {
+            if told.is_err() || (lapsed && self.grip.held.status() == Status::Lapsed) {
                 return Loss::Unconfirmed;
             }
         }
@@ -252,13 +157,13 @@ impl LockGuard {
         let is_shared = |claim: &&Claim| claim.mode == Mode::Shared && claim.resource.covers(&path);
         if !self.fence().covers(&path) && self.lease().claims.iter().any(|claim| is_shared(&claim)) {
             self.check_held(false).await?;
-            let document = self.context.get_by(&path, self.context.deadline()).await?;
+            let document = self.grip.context.get_by(&path, self.grip.context.deadline()).await?;
             self.remember(path, document.as_ref().map(|document| document.revision));
             return Ok(document);
         }
         self.check_covers(&path)?;
         self.check_held(false).await?;
-        match self.context.read_fenced(&path, &self.fence()).await? {
+        match self.grip.context.read_fenced(&path, &self.fence()).await? {
             FencedRead::Read(document) => {
                 self.remember(path, document.as_ref().map(|document| document.revision));
                 Ok(document)
@@ -279,7 +184,7 @@ impl LockGuard {
     {
         let path = path.try_into()?;
         let precondition = self.precondition(&path);
-        let commit = Commit::new(self.context.agent().clone()).put(path.clone(), content.into(), precondition);
+        let commit = Commit::new(self.grip.context.agent().clone()).put(path.clone(), content.into(), precondition);
         self.commit(commit).await.map(|committed| crate::context::only(&committed))
     }
 
@@ -291,7 +196,7 @@ impl LockGuard {
     {
         let path = path.try_into()?;
         let precondition = self.precondition(&path);
-        let commit = Commit::new(self.context.agent().clone()).delete(path.clone(), precondition);
+        let commit = Commit::new(self.grip.context.agent().clone()).delete(path.clone(), precondition);
         self.commit(commit).await.map(|committed| crate::context::only(&committed))
     }
 
@@ -307,7 +212,7 @@ impl LockGuard {
             .iter()
             .map(|change| (change.path.clone(), matches!(change.action, mutext_contract::Action::Put(_))))
             .collect();
-        match self.context.try_commit(commit.fenced_by(self.fence())).await? {
+        match self.grip.context.try_commit(commit.fenced_by(self.fence())).await? {
             Outcome::Committed(committed) => {
                 for ((path, lives), (_, revision)) in paths.into_iter().zip(&committed.revisions) {
                     self.remember(path, lives.then_some(*revision));
@@ -320,23 +225,88 @@ impl LockGuard {
         }
     }
 
-    /// Gives the lease back and waits for the answer. Dropping the future gives it back in the background.
-    pub async fn release(mut self) -> Result<Release, Error> {
-        let lease = self.held.lease();
-        let deadline = self.context.deadline();
-        let held_until_now = self.held.measured().given_back();
-        // The guard lives until the answer: a dropped future drops it, and it is released all the same.
-        let release = self.context.lock_service().release(&lease.context, lease.id(), deadline).await?;
-        self.context.keeper().forget(lease.id());
-        self.released = true;
+    /// Asks for another lock while this one is held: await it, or adjust it first.
+    ///
+    /// Where this lease covers what is asked for, in a mode as strong, the answer is a clone of this guard, at once.
+    /// Anything else is a lock of its own; whoever waits for this lease meanwhile waits for that, too, so that a
+    /// circle is found.
+    pub fn lock<R>(&self, resource: R) -> Lock<'_>
+    where
+        R: TryInto<Resource>,
+        InvalidName: From<R::Error>,
+    {
+        self.grip.context.lock(resource).within(self)
+    }
+
+    /// Makes a shared lease exclusive, without giving it up in between: whatever was read through it is as it was.
+    ///
+    /// It waits for the other readers, at most as long as the context's wait; writers that queue wait for it. Two
+    /// readers who both want to write wait for each other: the second gets [`Error::Deadlock`], and lets the first go
+    /// on by dropping its guard. On an error the guard comes back in it, with its shared lease; `?` gives that back.
+    /// Dropping the future gives back everything. Clones of the guard must be gone ([`Error::GuardShared`]).
+    pub async fn upgrade(self) -> Result<Self, NotConverted> {
+        self.convert(Mode::Exclusive).await
+    }
+
+    /// Makes an exclusive lease shared, in one step: readers that wait come in, writers do not. Errors as
+    /// [`LockGuard::upgrade`] does, but waits for nobody.
+    pub async fn downgrade(self) -> Result<Self, NotConverted> {
+        self.convert(Mode::Shared).await
+    }
+
+    async fn convert(self, mode: Mode) -> Result<Self, NotConverted> {
+        if self.lease().claims.iter().all(|claim| claim.mode == mode) {
+            return Ok(self);
+        }
+        let mut grip = match Arc::try_unwrap(self.grip) {
+            Ok(grip) => grip,
+            Err(grip) => {
+                let resources = grip.held.lease().claims.iter().map(|claim| claim.resource.clone()).collect();
+                return Err(NotConverted { guard: Self { grip }, error: Error::GuardShared { resources } });
+            }
+        };
+        let wait = grip.context.settings().wait;
+        let mut request = LockRequest::converting(grip.held.lease(), mode);
+        request.keeps = grip.context.line().keeps();
+        match lock::ask(&grip.context, &request, Some(wait), Deadline::after(wait.get())).await {
+            Ok((grant, waited)) => {
+                grip.held.measured().given_back();
+                grip.gone();
+                let guard = Self::new(grip.context.same(), grant.lease, grip.held.on_lapse(), waited);
+                *guard.seen() = std::mem::take(&mut *grip.seen.lock().unwrap_or_else(PoisonError::into_inner));
+                Ok(guard)
+            }
+            Err(error) => {
+                if let Error::LeaseLost { loss, .. } = &error {
+                    grip.held.lose(loss.clone());
+                }
+                Err(NotConverted { guard: Self { grip: Arc::new(grip) }, error })
+            }
+        }
+    }
+
+    /// Gives the lease back and waits for the answer. Dropping the future gives it back in the background. Where clones
+    /// of this guard live, the lease stays theirs ([`Release::Kept`]).
+    pub async fn release(self) -> Result<Release, Error> {
+        let Some(mut grip) = Arc::into_inner(self.grip) else { return Ok(Release::Kept) };
+        let lease = grip.held.lease();
+        let deadline = grip.context.deadline();
+        let held_until_now = grip.held.measured().given_back();
+        // The grip lives until the answer: a dropped future drops it, and it is released all the same.
+        let release = grip.context.lock_service().release(&lease.context, lease.id(), deadline).await?;
+        grip.gone();
         if held_until_now && release == Release::NotHeld {
-            self.held.measured().gone();
+            grip.held.measured().gone();
         }
         Ok(release)
     }
 
+    fn seen(&self) -> MutexGuard<'_, HashMap<DocumentPath, Option<Revision>>> {
+        self.grip.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn precondition(&self, path: &DocumentPath) -> Precondition {
-        match self.seen.lock().unwrap_or_else(PoisonError::into_inner).get(path) {
+        match self.seen().get(path) {
             Some(Some(revision)) => Precondition::Exact(*revision),
             Some(None) => Precondition::Absent,
             None => Precondition::Any,
@@ -344,7 +314,7 @@ impl LockGuard {
     }
 
     fn remember(&self, path: DocumentPath, revision: Option<Revision>) {
-        self.seen.lock().unwrap_or_else(PoisonError::into_inner).insert(path, revision);
+        self.seen().insert(path, revision);
     }
 
     fn check_covers(&self, path: &DocumentPath) -> Result<(), Error> {
@@ -358,22 +328,22 @@ impl LockGuard {
     /// Whether a write may go out. A lapsed lease asks the service first: where nobody has taken the lock, it goes
     /// on. Where the service cannot be asked, the store's check of the revision decides alone.
     async fn check_held(&self, revision_decides: bool) -> Result<(), Error> {
-        if self.held.status() == Status::Lapsed {
-            let renewed = self.held.renew(&**self.context.lock_service(), self.context.deadline()).await;
+        if self.grip.held.status() == Status::Lapsed {
+            let renewed = self.grip.held.renew(&**self.grip.context.lock_service(), self.grip.context.deadline()).await;
             if let Err(error) = renewed
                 && !revision_decides
             {
                 return Err(error.into());
             }
         }
-        match self.held.status() {
+        match self.grip.held.status() {
             Status::Held | Status::Lapsed => Ok(()),
             Status::Lost(loss) => Err(self.lost_error(loss, None)),
         }
     }
 
     fn superseded(&self, current: Option<Document>) -> Error {
-        self.held.lose(Loss::Superseded);
+        self.grip.held.lose(Loss::Superseded);
         self.lost_error(Loss::Superseded, current)
     }
 
@@ -383,11 +353,22 @@ impl LockGuard {
     }
 }
 
-impl Drop for LockGuard {
+impl Grip {
+    /// There is nothing to give back any more.
+    fn gone(&mut self) {
+        let lease = self.held.lease().id();
+        self.context.keeper().forget(lease);
+        self.context.line().gives_back(lease);
+        self.over = true;
+    }
+}
+
+impl Drop for Grip {
     fn drop(&mut self) {
-        if !self.released {
+        if !self.over {
             self.held.measured().given_back();
             let lease = self.held.lease();
+            self.context.line().gives_back(lease.id());
             self.context.keeper().release(lease.context.clone(), lease.id());
         }
     }

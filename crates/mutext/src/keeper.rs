@@ -62,6 +62,10 @@ impl Held {
         self.status.subscribe()
     }
 
+    pub(crate) const fn on_lapse(&self) -> OnLapse {
+        self.on_lapse
+    }
+
     pub(crate) const fn measured(&self) -> &Holding {
         &self.measured
     }

@@ -42,6 +42,8 @@ mod context;
 mod error;
 mod guard;
 mod keeper;
+mod line;
+mod lock;
 mod metrics;
 mod update;
 
@@ -51,13 +53,14 @@ pub use crate::metrics::prometheus::{Prometheus, RecorderInstalled};
 pub use address::Address;
 pub use context::{Context, Examination, Mutext, Settings};
 pub use error::Error;
-pub use guard::{Lock, LockGuard, OnLapse};
+pub use guard::{LockGuard, NotConverted, OnLapse};
+pub use lock::Lock;
 pub use mutext_contract::{
     Action, AgentName, Blocked, Change, Claim, Commit, CommitRecord, Committed, Conflict, Content, ContextName, Cursor,
-    Document, DocumentPath, Effect, EngineError, Entry, Fence, Fenced, FencingToken, Finding, Holder, HolderId,
-    Holding, IdempotencyKey, InvalidDuration, InvalidJson, InvalidName, InvalidToken, Kind, Lease, LeaseId, Listing,
-    LockCapabilities, LockTable, Loss, Mode, NameRule, PastRevision, PathPrefix, Precondition, Release, Resource,
-    Revision, Severity, StoreCapabilities, TroubleKind, Ttl, Wait, Waiter,
+    Deadlock, Document, DocumentPath, Effect, EngineError, Entry, Fence, Fenced, FencingToken, Finding, Holder,
+    HolderId, Holding, IdempotencyKey, InvalidDuration, InvalidJson, InvalidName, InvalidToken, Kind, Knot, Lease,
+    LeaseId, Listing, LockCapabilities, LockTable, Loss, Mode, NameRule, Obstacle, PastRevision, PathPrefix,
+    Precondition, Release, Resource, Revision, Severity, StoreCapabilities, TroubleKind, Ttl, Wait, Waiter,
 };
 pub use mutext_embedded::SQLITE_VERSION;
 pub use update::{Strategy, UpdateOptions, Updated};

@@ -241,7 +241,7 @@ impl<'a> Acquiring<'a> {
                 (if queued { &acquire.timed_out_queued } else { &acquire.timed_out_at_once }, Some(End::TimedOut))
             }
             Ok(Acquisition::Deadlock(_)) => (&acquire.deadlock, None),
-            Err(_) => (&acquire.failed, None),
+            Ok(Acquisition::Lost(_)) | Err(_) => (&acquire.failed, None),
         };
         histogram.record(took);
         tracing::debug!(engine = meter.engine, ?took, ?end, "a lock was asked for");

@@ -91,7 +91,7 @@ impl RedisLocks {
             let wait = &wait;
             async move {
                 let is_first = first && !again;
-                let fields = asker.fields.as_ref().filter(|_| is_first);
+                let fields = asker.fields.as_ref().filter(|_| is_first && !asker.replaces);
                 let mode = fields.map_or("", |fields| fields.mode);
                 let words = [&*live.run, &asker.id, &asker.ttl, &asker.about, mode, wait];
                 let mut args: Vec<&[u8]> = Vec::with_capacity(words.len() + 8);
@@ -183,6 +183,20 @@ impl RedisLocks {
         self.released(value)
     }
 
+    /// What became of the lease that was to be replaced.
+    async fn lost(&self, request: &LockRequest, deadline: Deadline) -> Result<Acquisition, EngineError> {
+        let Some(lease) = request.replaces else { return Ok(Acquisition::TimedOut(Blocked::default())) };
+        let (keys, id) = (self.keys_of(&request.context, lease), lease.to_string());
+        let ttl = request.ttl.get().as_millis().to_string();
+        let value = self.simple(&scripts::RENEW, &keys, &[id.as_bytes(), ttl.as_bytes()], deadline).await?;
+        if matches!(value, Value::Int(1)) {
+            // It is there again: whoever asks may ask once more.
+            return Ok(Acquisition::TimedOut(Blocked::default()));
+        }
+        self.board.forget(lease);
+        Ok(Acquisition::Lost(Reader::loss(&self.reader().text(value)?)))
+    }
+
     fn released(&self, value: Value) -> Result<Release, EngineError> {
         Ok(if self.reader().flag(value)? { Release::Released } else { Release::NotHeld })
     }
@@ -213,6 +227,9 @@ impl RedisLocks {
                 }
             }
         }
+        if let Some(replaced) = request.replaces {
+            self.board.forget(replaced);
+        }
         expected.becomes_held(asker.fields);
         Ok(Acquisition::Granted(Grant { lease, queued, handed_over_after }))
     }
@@ -226,6 +243,8 @@ struct Asker {
     about: String,
     keys: [String; 3],
     fields: Option<Fields>,
+    /// Whether it is to take the place of another, which the first steps know nothing of.
+    replaces: bool,
 }
 
 /// How a lease or an attempt is ended.
@@ -266,7 +285,7 @@ impl LockService for RedisLocks {
             shared_mode: true,
             subtrees: true,
             several_resources: true,
-            deadlock_detection: false,
+            deadlock_detection: true,
             revival: true,
             dead_holder: DeadHolder::Presence,
             expiry_clock: ExpiryClock::Server,
@@ -282,6 +301,7 @@ impl LockService for RedisLocks {
             about: format!("{} {}", self.keys.home(), info(request)),
             keys: self.keys_of(&request.context, request.lease),
             fields: Fields::of(request),
+            replaces: request.replaces.is_some(),
         };
         let expected = self.board.expect(request.lease);
         let mut turn = None;
@@ -311,6 +331,14 @@ impl LockService for RedisLocks {
                 Answer::Blocked(blocked) => {
                     expected.ends();
                     return Ok(Acquisition::TimedOut(blocked));
+                }
+                Answer::Deadlock(deadlock) => {
+                    expected.ends();
+                    return Ok(Acquisition::Deadlock(deadlock));
+                }
+                Answer::Lost => {
+                    expected.ends();
+                    return self.lost(request, deadline).await;
                 }
                 Answer::Gone => {
                     expected.ends();
@@ -342,7 +370,7 @@ impl LockService for RedisLocks {
                         expected.ends();
                         return Ok(Acquisition::TimedOut(blocked));
                     }
-                    Answer::NoEpoch | Answer::Queued { .. } | Answer::Gone => {
+                    _ => {
                         expected.ends();
                         return Ok(Acquisition::TimedOut(Blocked::default()));
                     }

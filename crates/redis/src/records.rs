@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mutext_contract::{
-    AgentName, Blocked, Claim, EngineError, Holder, HolderId, Holding, LeaseId, LockRequest, LockTable, Loss, Mode,
-    Resource, TroubleKind, Waiter,
+    AgentName, Blocked, Claim, Deadlock, EngineError, Holder, HolderId, Holding, Knot, LeaseId, LockRequest, LockTable,
+    Loss, Mode, Obstacle, Resource, TroubleKind, Waiter,
 };
 use redis::{FromRedisValue, Value};
 use serde::{Deserialize, Serialize};
@@ -19,6 +19,10 @@ struct Info {
     #[serde(skip_serializing_if = "Option::is_none", default)]
     reason: Option<String>,
     claims: Vec<(char, String)>,
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    keeps: Vec<LeaseId>,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    replaces: Option<LeaseId>,
 }
 
 /// A path as scripts know it: empty for the whole context.
@@ -40,6 +44,8 @@ pub(crate) fn info(request: &LockRequest) -> String {
         holder: request.holder.id,
         reason: request.reason.clone(),
         claims: request.claims().iter().map(claim).collect(),
+        keeps: request.keeps.clone(),
+        replaces: request.replaces,
     };
     // Strings and characters alone: nothing of it can fail.
     serde_json::to_string(&info).unwrap_or_default()
@@ -78,9 +84,17 @@ impl Fields {
 #[derive(Debug)]
 pub(crate) enum Answer {
     NoEpoch,
-    Granted { epoch: u64, count: u64 },
-    Queued { next: Option<Duration> },
+    Granted {
+        epoch: u64,
+        count: u64,
+    },
+    Queued {
+        next: Option<Duration>,
+    },
     Blocked(Blocked),
+    Deadlock(Deadlock),
+    /// The lease that it replaces is no more.
+    Lost,
     Gone,
 }
 
@@ -141,6 +155,13 @@ impl Reader<'_> {
                     ahead,
                 })
             }
+            5 => Answer::Lost,
+            6 => {
+                let now = self.read(next()?)?;
+                let rest: Vec<String> = parts.map(|part| self.read(part)).collect::<Result<_, _>>()?;
+                let knot = |step: &[String]| self.knot(step, now);
+                Answer::Deadlock(Deadlock { cycle: rest.chunks_exact(5).map(knot).collect::<Result<_, _>>()? })
+            }
             _ => Answer::Gone,
         })
     }
@@ -196,10 +217,20 @@ impl Reader<'_> {
         text.parse().map_err(|_| self.unreadable("a lease id"))
     }
 
+    /// One step of a circle: who waits, and what for.
+    fn knot(&self, step: &[String], now: i64) -> Result<Knot, EngineError> {
+        let [id, text, kind, other, what] = step else { return Err(self.unreadable("a circle of waiters")) };
+        let obstacle = match kind.as_str() {
+            "L" => Obstacle::Lease(self.holding(other, what, now)?),
+            _ => Obstacle::Request(self.waiter(other, what, now)?),
+        };
+        Ok(Knot { waiter: self.waiter(id, text, now)?, obstacle })
+    }
+
     fn holding(&self, id: &str, text: &str, now: i64) -> Result<Holding, EngineError> {
         let ([epoch, count, sec, usec, lasts], info) = numbers(text).ok_or_else(|| self.unreadable("a lease"))?;
         let since = sec.saturating_mul(1000).saturating_add(usec / 1000);
-        let (holder, claims, reason) = self.about(info)?;
+        let About { holder, claims, reason, .. } = self.about(info)?;
         Ok(Holding {
             lease: self.id(id)?,
             holder,
@@ -213,8 +244,8 @@ impl Reader<'_> {
 
     fn waiter(&self, id: &str, text: &str, now: i64) -> Result<Waiter, EngineError> {
         let ([since, _ends, _ttl], info) = numbers(text).ok_or_else(|| self.unreadable("a waiter"))?;
-        let (holder, claims, reason) = self.about(info)?;
-        Ok(Waiter { lease: self.id(id)?, holder, claims, waited: between(since, now), reason })
+        let About { holder, claims, reason, keeps, replaces } = self.about(info)?;
+        Ok(Waiter { lease: self.id(id)?, holder, claims, waited: between(since, now), reason, keeps, replaces })
     }
 
     fn about(&self, info: &str) -> Result<About, EngineError> {
@@ -226,14 +257,21 @@ impl Reader<'_> {
             });
             let claims: Option<Vec<Claim>> = claims.collect();
             let holder = Holder { agent: AgentName::new(info.agent).ok()?, id: info.holder };
-            Some((holder, claims?.into(), info.reason))
+            let (reason, keeps, replaces) = (info.reason, info.keeps, info.replaces);
+            Some(About { holder, claims: claims?.into(), reason, keeps, replaces })
         };
         parse().ok_or_else(|| self.unreadable("a holder"))
     }
 }
 
 /// Who, what, and what for.
-type About = (Holder, Arc<[Claim]>, Option<String>);
+struct About {
+    holder: Holder,
+    claims: Arc<[Claim]>,
+    reason: Option<String>,
+    keeps: Vec<LeaseId>,
+    replaces: Option<LeaseId>,
+}
 
 /// The numbers that a record begins with; then comes a home, and then what it is about.
 fn numbers<const N: usize>(text: &str) -> Option<([i64; N], &str)> {

@@ -50,7 +50,10 @@ macro_rules! scripts {
 
 // The common case stands first, before the functions that it does not need are even made.
 scripts! {
-    ACQUIRE: [include_str!("scripts/acquire_first.lua"), COMMON, include_str!("scripts/acquire.lua")];
+    ACQUIRE: [
+        include_str!("scripts/acquire_first.lua"), COMMON, include_str!("scripts/circle.lua"),
+        include_str!("scripts/acquire.lua")
+    ];
     RELEASE: [include_str!("scripts/release_first.lua"), COMMON, include_str!("scripts/release.lua")];
     LEAVE: [NOW, COMMON, include_str!("scripts/leave.lua")];
     BEGIN: [NOW, COMMON, include_str!("scripts/begin.lua")];

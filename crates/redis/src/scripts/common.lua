@@ -1,16 +1,20 @@
 -- The lock table of one context. KEYS[1] is a hash, KEYS[2] the queue (a sorted set of attempts by place).
 --   run, epoch, count   the server's run that the epoch belongs to, the epoch, the counter of its grants
 --   place, queue        the last place given out, how many wait
+--   front               the last place given out to those who come before all others: they replace a lease of their own
 --   <id>                a lease: "epoch count sec usec lasts home info", by the time of its grant
 --   w/<id>              a waiter: "since ends ttl home info"
 --   h/<path>            who holds this very path: an id, or S and the ids of those who share it
 --   b/<path>            how many claims are held below it: UNIT for each exclusive one, 1 for each shared one
 --   v/<path>, d/<path>  how many claims wait for this very path, and for those below it, counted in the same way
+--   k/<id>              the attempts that keep this lease while they wait
 --   a/<home>            since when a process is absent
 -- A path is empty for the whole context, which has no count of what is held below it: everything is. Times are
 -- milliseconds of the server's clock, which alone decides expiry.
 local RUN, Q = ARGV[1], KEYS[2]
 local UNIT, GRACE, CONFIRM = 1000000, 400, 2000
+-- Before all places that are given out otherwise.
+local FRONT = -1e15
 
 local function above(path)
   local list, from = {}, 1
@@ -32,6 +36,13 @@ end
 
 local function claims_of(info) return cjson.decode(info).claims end
 
+-- The leases that stay until an attempt is settled.
+local function kept_by(about)
+  local kept = { unpack(about.keeps or {}) }
+  kept[#kept + 1] = about.replaces
+  return kept
+end
+
 local function lease_of(text)
   local epoch, count, sec, usec, lasts, home, info = string.match(text, '^(%d+) (%d+) (%d+) (%d+) (%d+) (%S+) (.*)$')
   local since = sec * 1000 + math.floor(usec / 1000)
@@ -43,9 +54,10 @@ local function waiter_of(text)
   return { since = since, ends = tonumber(ends), ttl = ttl, home = home, info = info }
 end
 
--- The leases that stand in the way of claims, lapsed ones too.
-local function obstacles(claims, own)
+-- The leases that stand in the way of claims, lapsed ones too. What an attempt replaces is not in its way.
+local function obstacles(claims, own, replaces)
   local found, known = {}, {}
+  if replaces then known[replaces] = true end
   local function add(holders, mode)
     if not holders then return end
     local shared = string.byte(holders) == 83
@@ -118,12 +130,19 @@ local function remove(lease, told)
   return claims
 end
 
--- Makes an attempt a lease.
+-- Makes an attempt a lease; what it replaces goes in the same moment.
 local function grant(attempt, asker, lasts)
+  local about = cjson.decode(asker.info)
+  local replaced = about.replaces and call('HGET', T, about.replaces)
+  if replaced then
+    local lease = lease_of(replaced)
+    lease.id = about.replaces
+    remove(lease)
+  end
   local epoch, count = call('HGET', T, 'epoch'), call('HINCRBY', T, 'count', 1)
   local when = time[1] .. ' ' .. time[2] .. ' ' .. lasts
   call('HSET', T, attempt, epoch .. ' ' .. count .. ' ' .. when .. ' ' .. asker.home .. ' ' .. asker.info)
-  for _, claim in ipairs(claims_of(asker.info)) do
+  for _, claim in ipairs(about.claims) do
     local field = 'h/' .. claim[2]
     local holders = claim[1] == 'X' and attempt or (call('HGET', T, field) or 'S') .. attempt
     call('HSET', T, field, holders)
@@ -141,15 +160,29 @@ local function count_waiting(claims, sign)
 end
 
 local function enqueue(attempt, asker, wait)
-  call('ZADD', Q, call('HINCRBY', T, 'place', 1), attempt)
+  local about = cjson.decode(asker.info)
+  local place = about.replaces and FRONT + call('HINCRBY', T, 'front', 1) or call('HINCRBY', T, 'place', 1)
+  call('ZADD', Q, string.format('%.0f', place), attempt)
   call('HSET', T, 'w/' .. attempt, now .. ' ' .. (now + wait) .. ' ' .. asker.ttl .. ' ' .. asker.home .. ' ' .. asker.info)
-  count_waiting(claims_of(asker.info), 1)
+  count_waiting(about.claims, 1)
+  for _, lease in ipairs(kept_by(about)) do
+    call('HSET', T, 'k/' .. lease, (call('HGET', T, 'k/' .. lease) or '') .. attempt)
+  end
 end
 
 local function dequeue(attempt, info)
+  local about = cjson.decode(info)
   call('ZREM', Q, attempt)
   call('HDEL', T, 'w/' .. attempt)
-  count_waiting(claims_of(info), -1)
+  count_waiting(about.claims, -1)
+  for _, lease in ipairs(kept_by(about)) do
+    local left, keepers = '', call('HGET', T, 'k/' .. lease) or ''
+    for at = 1, #keepers, 32 do
+      local other = string.sub(keepers, at, at + 31)
+      if other ~= attempt then left = left .. other end
+    end
+    if left == '' then call('HDEL', T, 'k/' .. lease) else call('HSET', T, 'k/' .. lease, left) end
+  end
 end
 
 -- Whether anybody who waits came before a newcomer with these claims: all of them did.
@@ -212,12 +245,13 @@ local function settle(freed)
       local attempt = page[i]
       from = '(' .. page[i + 1]
       local waiter = waiter_of(call('HGET', T, 'w/' .. attempt))
-      local claims = claims_of(waiter.info)
+      local about = cjson.decode(waiter.info)
+      local claims, replaces = about.claims, about.replaces
       local state = 'waits'
-      if waiter.ends <= now then
+      if waiter.ends <= now or (replaces and call('HEXISTS', T, replaces) == 0) then
         state = 'goes'
       elseif not conflict(claims, ahead) then
-        local stands, lapsed = standing(obstacles(claims, attempt))
+        local stands, lapsed = standing(obstacles(claims, attempt, replaces))
         if #stands == 0 then
           local when = ' ' .. time[1] .. ' ' .. time[2]
           if call('PUBLISH', waiter.home, 'G ' .. attempt .. ' ' .. epoch .. ' ' .. count + 1 .. when) == 0 then
@@ -251,18 +285,22 @@ local function settle(freed)
 end
 
 -- What is told to an attempt that was not granted: how many that conflict are ahead of it, and the leases in its way.
-local function blocked(attempt, claims)
+local function blocked(attempt, about)
   local rank, ahead = call('ZRANK', Q, attempt), 0
   local before = {}
-  if rank ~= 0 then before = call('ZRANGE', Q, 0, math.min(rank or 64, 64) - 1) end
+  if not rank and about.replaces then
+    before = call('ZRANGEBYSCORE', Q, '-inf', '(0', 'LIMIT', 0, 64)
+  elseif rank ~= 0 then
+    before = call('ZRANGE', Q, 0, math.min(rank or 64, 64) - 1)
+  end
   for _, other in ipairs(before) do
     local waiter = waiter_of(call('HGET', T, 'w/' .. other))
-    if conflict(claims, claims_of(waiter.info)) then ahead = ahead + 1 end
+    if conflict(about.claims, claims_of(waiter.info)) then ahead = ahead + 1 end
   end
   -- Beyond these nobody counts exactly.
   if rank and rank > 64 then ahead = rank end
   local answer = { 3, ahead, now }
-  for _, lease in ipairs((standing(obstacles(claims, attempt)))) do
+  for _, lease in ipairs((standing(obstacles(about.claims, attempt, about.replaces)))) do
     answer[#answer + 1] = lease.id
     answer[#answer + 1] = lease.text
   end

@@ -8,8 +8,8 @@ end
 text = call('HGET', T, 'w/' .. id)
 if not text then return { 4 } end
 local waiter = waiter_of(text)
-local claims = claims_of(waiter.info)
-local answer = blocked(id, claims)
+local about = cjson.decode(waiter.info)
+local answer = blocked(id, about)
 dequeue(id, waiter.info)
-settle(claims)
+settle(about.claims)
 return answer

@@ -9,11 +9,12 @@ for i = 2, #ARGV do
   local text = call('HGET', T, 'w/' .. attempt)
   if text and not is_over then
     local waiter = waiter_of(text)
-    local claims = claims_of(waiter.info)
+    local about = cjson.decode(waiter.info)
+    local claims = about.claims
     -- Whoever asks is there.
     call('HDEL', T, 'a/' .. waiter.home)
     local freed = {}
-    local stands, lapsed = standing(obstacles(claims, attempt))
+    local stands, lapsed = standing(obstacles(claims, attempt, about.replaces))
     for _, lease in ipairs(stands) do
       local absent = 'a/' .. lease.home
       if call('PUBSUB', 'NUMSUB', lease.home)[2] > 0 then

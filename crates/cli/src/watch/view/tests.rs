@@ -35,6 +35,8 @@ pub(in super::super) fn waiter(resource: &str, agent: &str, seconds: u64) -> Wai
         claims: claims(resource, Mode::Exclusive),
         waited: Duration::from_secs(seconds),
         reason: None,
+        keeps: Vec::new(),
+        replaces: None,
     }
 }
 
