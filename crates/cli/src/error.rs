@@ -31,7 +31,7 @@ pub(crate) enum CliError {
     #[error("{0}")]
     NotFound(String),
     /// The lock was not granted because of the very lease that the command runs under.
-    #[error("{source}; that lease is the one that this command runs under (MUTEXT_LEASE): do without the second lock")]
+    #[error("{source}; this command runs under that lease (MUTEXT_LEASE): ask for all of it in the surrounding lock")]
     OwnLease { source: Box<Error> },
     /// The lease that `MUTEXT_LEASE` names is gone from the lock service.
     #[error(

@@ -35,6 +35,18 @@ impl Inherited {
         Self { context: lease.context.clone(), token, resources, around: common.keeps.clone(), store, locks }
     }
 
+    /// The fence of the surrounding `mutext lock`, where it covers all of `resources` and this command works on the very
+    /// context, documents and locks that it belongs to.
+    pub(crate) fn covering_all(wanted: &[Resource], common: &Common) -> Result<Option<Fence>, CliError> {
+        let Some(Self { context, token, resources, store, locks, .. }) = Self::from_environment()? else {
+            return Ok(None);
+        };
+        let here = context == common.context && (store, locks) == places(common);
+        let covered = |wanted: &Resource| resources.iter().any(|own| own.contains(wanted));
+        let covers = here && !wanted.is_empty() && wanted.iter().all(covered);
+        Ok(covers.then_some(Fence { token, resources }))
+    }
+
     /// The leases that stay until this command ends, if it works with the same locks in the same context.
     pub(crate) fn kept(common: &Common) -> Result<Vec<LeaseId>, CliError> {
         let Some(Self { context, token, around, locks, .. }) = Self::from_environment()? else { return Ok(Vec::new()) };

@@ -35,7 +35,9 @@ const LOOK: Duration = Duration::from_secs(1);
     mutext lock plan.md -- sh -c 'mutext get plan.md | sed s/a/b/ | mutext put plan.md -'\n\n\
     Several resources are granted together, or none. A resource covers all below it; / is everything.\n\
     The lease is renewed while the command runs and given back when it ends. `mutext put` inside writes\n\
-    under the lease and its fence: once the lease is lost, its writes are refused.\n\n\
+    under the lease and its fence: once the lease is lost, its writes are refused. `mutext lock` inside\n\
+    runs its command under the same lease where that covers what it asks for; else it takes another one,\n\
+    and a circle of commands that wait for each other is refused at once.\n\n\
     The command finds MUTEXT_LEASE (what mutext reads), MUTEXT_LOCK (the resources, one a line),\n\
     MUTEXT_FENCE (the fencing token) and where the documents lie in its environment.\n\n\
     SIGTERM, SIGHUP, SIGUSR1 and SIGUSR2 are passed on to it; SIGINT and SIGQUIT too, unless they are\n\
@@ -104,20 +106,21 @@ async fn hold(
     context: &Context,
     signals: &mut Signals,
 ) -> Result<ExitCode, CliError> {
+    if let Some(fence) = Inherited::covering_all(&args.resources, common)? {
+        // The surrounding lock covers it: its holder renews it, and ends this command where it is lost.
+        inherited::still_stands(&fence, context).await?;
+        let mut watch = Watch { args, common, resources: &args.resources, loss: None, kill_at: None };
+        let status = watch.until_it_ends(&mut spawn(args, Vec::new())?, None, signals).await?;
+        return Ok(passed_on(status));
+    }
     let guard = tokio::select! {
         granted = acquire(args, common, context) => granted?,
         signal = signals.next() => return Err(signals::interrupted(signal)),
     };
-    let Some((program, arguments)) = args.command.split_first() else { return Err(CliError::input("no command")) };
-    let mut command = Command::new(program);
-    command.args(arguments).envs(inherited::environment(guard.lease(), common)).env_remove(crate::metrics::VARIABLE);
-    let mut child = command.spawn().map_err(|source| {
-        let program = program.to_string_lossy().into_owned();
-        CliError::Command { program, source }
-    })?;
+    let mut child = spawn(args, inherited::environment(guard.lease(), common))?;
     let resources: Vec<Resource> = guard.lease().claims.iter().map(|claim| claim.resource.clone()).collect();
     let mut watch = Watch { args, common, resources: &resources, loss: None, kill_at: None };
-    let status = watch.until_it_ends(&mut child, &guard, signals).await?;
+    let status = watch.until_it_ends(&mut child, Some(&guard), signals).await?;
     let mut lost = watch.loss.map(Some);
     match guard.release().await {
         // It was taken from us, and the news is still on its way.
@@ -136,6 +139,16 @@ async fn hold(
         }
         _ => Ok(passed_on(status)),
     }
+}
+
+fn spawn(args: &LockArgs, environment: Vec<(&'static str, String)>) -> Result<Child, CliError> {
+    let Some((program, arguments)) = args.command.split_first() else { return Err(CliError::input("no command")) };
+    let mut command = Command::new(program);
+    command.args(arguments).envs(environment).env_remove(crate::metrics::VARIABLE);
+    command.spawn().map_err(|source| {
+        let program = program.to_string_lossy().into_owned();
+        CliError::Command { program, source }
+    })
 }
 
 async fn acquire(args: &LockArgs, common: &Common, context: &Context) -> Result<LockGuard, CliError> {
@@ -203,11 +216,16 @@ impl Watch<'_> {
     async fn until_it_ends(
         &mut self,
         child: &mut Child,
-        guard: &LockGuard,
+        guard: Option<&LockGuard>,
         signals: &mut Signals,
     ) -> Result<ExitStatus, CliError> {
         let pid = child.id();
-        let mut lost = pin!(confirmed_loss(guard));
+        let mut lost = pin!(async {
+            match guard {
+                Some(guard) => confirmed_loss(guard).await,
+                None => std::future::pending().await,
+            }
+        });
         loop {
             tokio::select! {
                 biased;

@@ -77,7 +77,12 @@ pub(crate) fn picture(table: &LockTable, context: &ContextName) -> Value {
             value
         })
         .collect();
-    let waiters: Vec<Value> = table.waiters.iter().map(waiter).collect();
+    let waiters = table.waiters.iter().map(|request| {
+        let mut value = waiter(request);
+        value["ahead"] = json!(ahead(request, table));
+        value
+    });
+    let waiters: Vec<Value> = waiters.collect();
     json!({ "context": context, "leases": leases, "waiters": waiters })
 }
 
@@ -85,6 +90,11 @@ pub(crate) fn waiting_for<'a>(lease: &'a Holding, table: &'a LockTable) -> impl 
     let in_the_way =
         |waiter: &&Waiter| waiter.claims.iter().any(|claim| lease.claims.iter().any(|own| own.conflicts(claim)));
     table.waiters.iter().filter(in_the_way)
+}
+
+/// How many requests are to be served before this one.
+fn ahead(request: &Waiter, table: &LockTable) -> usize {
+    table.position(request.lease).map_or(0, |blocked| blocked.ahead)
 }
 
 fn waiter(waiter: &Waiter) -> Value {
@@ -119,11 +129,12 @@ pub(crate) fn human(table: &LockTable, out: Output) -> String {
             resources(&waiter.claims),
             mode(&waiter.claims),
             waiter.holder.to_string(),
+            ahead(waiter, table).to_string(),
             span(waiter.waited),
             waiter.reason.clone().unwrap_or_default(),
         ]
     });
-    let queue = out.table(["waiting for", "mode", "agent", "since", "reason"], queued.collect());
+    let queue = out.table(["waiting for", "mode", "agent", "ahead", "since", "reason"], queued.collect());
     if !queue.is_empty() {
         text.push('\n');
         text.push_str(&queue);

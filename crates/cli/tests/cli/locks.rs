@@ -53,13 +53,6 @@ fn a_wait_that_runs_out_names_the_holder() {
 }
 
 #[test]
-fn a_lock_inside_its_own_lock_is_told_so() {
-    let place = Place::new();
-    let refused = place.run(&["lock", "plan.md", "--", "mutext", "lock", "plan.md", "--wait", "20ms", "--", "true"]);
-    refused.refused(4, &["the one that this command runs under"]);
-}
-
-#[test]
 fn anothers_words_cannot_move_the_terminals_cursor() {
     let place = Place::new();
     let _holder = place.hold(&["plan.md", "--reason", "\x1b[2Jgone"], "echo ready; cat");

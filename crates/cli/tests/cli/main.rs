@@ -6,6 +6,7 @@ mod bad_input;
 mod documents;
 mod locks;
 mod monitoring;
+mod nested;
 mod place;
 mod running;
 mod settings;
