@@ -12,6 +12,7 @@ use mutext_contract::{
 };
 use tokio::time::Instant;
 
+use crate::adaptive::Adaptive;
 use crate::address::{self, Address};
 use crate::keeper::Keeper;
 use crate::line::Line;
@@ -57,6 +58,7 @@ struct Shared {
     store: Arc<dyn DocumentStore>,
     locks: Arc<dyn LockService>,
     keeper: Keeper,
+    adaptive: Adaptive,
 }
 
 /// What an examination of one engine found, or why it could not be made.
@@ -110,7 +112,7 @@ impl Mutext {
     pub fn with_engines(store: Arc<dyn DocumentStore>, locks: Arc<dyn LockService>) -> Result<Self, Error> {
         let meter = Meter::new(locks.capabilities().engine, store.capabilities().engine);
         let keeper = Keeper::start(Arc::clone(&locks), Arc::new(meter))?;
-        Ok(Self { shared: Arc::new(Shared { store, locks, keeper }) })
+        Ok(Self { shared: Arc::new(Shared { store, locks, keeper, adaptive: Adaptive::default() }) })
     }
 
     /// The context of this name; it begins to exist with its first document.
@@ -230,6 +232,10 @@ impl Context {
 
     pub(crate) fn keeper(&self) -> &Keeper {
         &self.mutext.shared.keeper
+    }
+
+    pub(crate) fn adaptive(&self) -> &Adaptive {
+        &self.mutext.shared.adaptive
     }
 
     pub(crate) fn deadline(&self) -> Deadline {

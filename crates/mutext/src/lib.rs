@@ -37,6 +37,7 @@
 //! # std::fs::remove_dir_all(&dir).unwrap();
 //! ```
 
+mod adaptive;
 mod address;
 mod context;
 mod error;

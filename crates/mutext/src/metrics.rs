@@ -20,6 +20,7 @@ use tokio::time::Instant;
 
 pub use self::times::AcquisitionTimes;
 use self::times::{End, Times};
+use crate::adaptive::Switch;
 
 const ACQUIRE: &str = "mutext_lock_acquire_seconds";
 const ACQUIRED: &str = "mutext_locks_acquired_total";
@@ -36,6 +37,7 @@ const QUEUE_LENGTH: &str = "mutext_lock_queue_length";
 const LEASES: &str = "mutext_lock_leases";
 const COMMIT: &str = "mutext_commit_seconds";
 const ATTEMPTS: &str = "mutext_update_attempts";
+const SWITCHES: &str = "mutext_strategy_switches_total";
 
 /// The numbers of one opened pair of engines. They go to the recorder that was installed when it was opened.
 #[derive(Debug)]
@@ -55,6 +57,8 @@ pub(crate) struct Meter {
     ahead: Histogram,
     commit: Commits,
     attempts: [[Histogram; 2]; 2],
+    to_lease: Counter,
+    to_compare_and_set: Counter,
 }
 
 #[derive(Debug)]
@@ -144,6 +148,8 @@ impl Meter {
                 failed: commit("failed"),
             },
             attempts: [attempts("lease"), attempts("compare_and_set")],
+            to_lease: counter!(SWITCHES, "to" => "lease"),
+            to_compare_and_set: counter!(SWITCHES, "to" => "compare_and_set"),
         }
     }
 
@@ -196,6 +202,15 @@ impl Meter {
     /// An update that came to its end after so many attempts.
     pub(crate) fn updated(&self, under_lease: bool, committed: bool, attempts: u32) {
         self.attempts[usize::from(!under_lease)][usize::from(!committed)].record(f64::from(attempts));
+    }
+
+    /// A document whose updates go another way from now on.
+    pub(crate) fn switched(&self, switch: Option<Switch>) {
+        match switch {
+            Some(Switch::ToLease) => self.to_lease.increment(1),
+            Some(Switch::ToCompareAndSet) => self.to_compare_and_set.increment(1),
+            None => {}
+        }
     }
 
     /// A context's locks at this moment; the one place where its name is a label.
@@ -335,4 +350,9 @@ fn describe() {
     describe_gauge!(LEASES, Count, "Leases of all processes that stand in the context, when last looked at.");
     describe_histogram!(COMMIT, Seconds, "How long commits took, from asking to the answer.");
     describe_histogram!(ATTEMPTS, Count, "How many attempts an update took.");
+    describe_counter!(
+        SWITCHES,
+        Count,
+        "Documents whose adaptive updates changed from compare-and-set to leases, or back."
+    );
 }

@@ -25,6 +25,23 @@ pub enum Strategy {
     },
     /// Read, change, and write if nobody wrote in between; else do it again. For documents that few change.
     CompareAndSet,
+    /// By compare-and-set as long as conflicts cost less than leases would, and else under a lease: decided for each
+    /// document by what its updates in this process have met. For whoever cannot tell.
+    Adaptive {
+        /// How long a lease lasts without renewal.
+        ttl: Ttl,
+        /// How long to queue at most, where it is under a lease.
+        wait: Wait,
+    },
+}
+
+impl Strategy {
+    const fn terms(self) -> Option<(Ttl, Wait)> {
+        match self {
+            Self::Lease { ttl, wait } | Self::Adaptive { ttl, wait } => Some((ttl, wait)),
+            Self::CompareAndSet => None,
+        }
+    }
 }
 
 /// How an update is made.
@@ -101,17 +118,26 @@ impl Context {
         let deadline = Deadline::after(options.patience);
         let context = self.by(deadline);
         let mut change = async |document| change(document).await.map_err(|error| Error::Edit(error.into()));
-        let under_lease = matches!(options.strategy, Strategy::Lease { .. });
+        let adaptive = matches!(options.strategy, Strategy::Adaptive { .. }).then(|| self.adaptive());
+        let key = (self.name().clone(), path.clone());
         let mut attempts = 0;
         let mut guard: Option<LockGuard> = None;
         let mut base: Option<Option<Document>> = None;
         loop {
             attempts += 1;
-            if let (Strategy::Lease { ttl, wait }, None) = (options.strategy, &guard) {
-                let (held, read) = context.lock_and_read(&path, ttl, wait, deadline).await?;
+            let began = Instant::now();
+            let mut met_somebody = false;
+            let leased = guard.is_none() && adaptive.is_none_or(|adaptive| adaptive.is_leased(&key));
+            if let Some((ttl, wait)) = options.strategy.terms().filter(|_| leased) {
+                let (held, queued, read) = context.lock_and_read(&path, ttl, wait, deadline).await?;
+                if let Some(adaptive) = adaptive.filter(|_| !queued) {
+                    adaptive.leased_within(held.waited());
+                }
+                met_somebody = queued;
                 guard = Some(held);
                 base = Some(read);
             }
+            let asked = Instant::now();
             let document = match base.take() {
                 Some(document) => document,
                 None => context.get_by(&path, deadline).await?,
@@ -125,6 +151,14 @@ impl Context {
                 Some(guard) => guard.commit(commit).await,
                 None => context.commit(commit).await,
             };
+            let under_lease = guard.is_some();
+            if let Some(adaptive) = adaptive {
+                met_somebody |= matches!(outcome, Err(Error::Conflict(_)));
+                // What came before the lease was granted is not what would be made again.
+                let attempt = if under_lease { asked.elapsed() } else { began.elapsed() };
+                let switch = adaptive.note(&key, met_somebody, attempt);
+                self.keeper().meter().switched(switch);
+            }
             let trouble = match outcome {
                 Ok(committed) => {
                     self.keeper().meter().updated(under_lease, true, attempts);
@@ -169,12 +203,12 @@ impl Context {
         ttl: Ttl,
         wait: Wait,
         deadline: Deadline,
-    ) -> Result<(LockGuard, Option<Document>), Error> {
+    ) -> Result<(LockGuard, bool, Option<Document>), Error> {
         let lock = self.lock(Resource::from(path)).ttl(ttl).wait(wait);
         let until = Deadline::after(wait.get()).min(deadline);
         let ((guard, queued), document) = tokio::try_join!(lock.acquire_by(until), self.get_by(path, deadline))?;
         let document = if queued { self.get_by(path, deadline).await? } else { document };
-        Ok((guard, document))
+        Ok((guard, queued, document))
     }
 }
 

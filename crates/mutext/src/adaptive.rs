@@ -1,0 +1,222 @@
+//! Which documents are changed under a lease, and which by compare-and-set: decided for each by what its updates meet.
+//!
+//! A conflict costs an attempt that is made again; a lease costs being asked for, conflict or not. With a share `p` of
+//! attempts that meet somebody, an update by compare-and-set makes `p / (1 - p)` attempts in vain on average, and a lease
+//! is worth its price where these cost more. All three are measured: the share by conflicts, and under leases by
+//! whether one had to queue; an attempt by how long it takes, from reading to the refusal; a lease by how long those
+//! take that nobody is in the way of.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use mutext_contract::{ContextName, DocumentPath};
+
+/// How much the latest moves an average.
+const WEIGHT: f64 = 0.125;
+/// A document goes to leases once attempts in vain cost so many times what a lease does, and back below the other.
+const TO_LEASE: f64 = 1.3;
+const TO_COMPARE_AND_SET: f64 = 0.7;
+/// Below this share of attempts that met somebody a document is forgotten.
+const QUIET: f64 = 0.02;
+/// Nobody can tell how many attempts are in vain where nearly all are.
+const SHARE_MAX: f64 = 0.95;
+/// What a lease costs until one was measured, in seconds.
+const LEASE_COST: f64 = 0.0005;
+/// So many documents are remembered at most; those with the fewest conflicts are forgotten first.
+const DOCUMENTS_MAX: usize = 4096;
+
+/// A document that changes from one way to the other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Switch {
+    ToLease,
+    ToCompareAndSet,
+}
+
+/// What is known of one document that had a conflict.
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct Contention {
+    /// The share of attempts that met somebody.
+    share: f64,
+    /// What an attempt costs, in seconds.
+    attempt: f64,
+    leased: bool,
+}
+
+impl Contention {
+    const fn new(attempt: f64) -> Self {
+        Self { share: 0.0, attempt, leased: false }
+    }
+
+    /// Takes note of an attempt, and decides anew.
+    fn note(&mut self, met_somebody: bool, attempt: f64, lease: f64) -> Option<Switch> {
+        self.share += WEIGHT * (f64::from(u8::from(met_somebody)) - self.share);
+        self.attempt += WEIGHT * (attempt - self.attempt);
+        let share = self.share.min(SHARE_MAX);
+        let in_vain = share / (1.0 - share) * self.attempt;
+        if !self.leased && in_vain > TO_LEASE * lease {
+            self.leased = true;
+            return Some(Switch::ToLease);
+        }
+        if self.leased && in_vain < TO_COMPARE_AND_SET * lease {
+            self.leased = false;
+            return Some(Switch::ToCompareAndSet);
+        }
+        None
+    }
+}
+
+type Document = (ContextName, DocumentPath);
+
+/// What the updates of one process have met.
+#[derive(Debug)]
+pub(crate) struct Adaptive {
+    known: Mutex<Known>,
+}
+
+#[derive(Debug)]
+struct Known {
+    documents: HashMap<Document, Contention>,
+    /// What a lease costs that nobody is in the way of, in seconds.
+    lease: f64,
+}
+
+impl Default for Adaptive {
+    fn default() -> Self {
+        Self { known: Mutex::new(Known { documents: HashMap::new(), lease: LEASE_COST }) }
+    }
+}
+
+impl Adaptive {
+    fn with<T>(&self, look: impl FnOnce(&mut Known) -> T) -> T {
+        // Each change is complete at each of its steps, so that a panic leaves nothing half-done.
+        look(&mut self.known.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Whether an update of this document is to take a lease.
+    pub(crate) fn is_leased(&self, document: &Document) -> bool {
+        self.with(|known| known.documents.get(document).is_some_and(|known| known.leased))
+    }
+
+    /// How long a lease took to be had that nobody was in the way of.
+    pub(crate) fn leased_within(&self, took: Duration) {
+        self.with(|known| known.lease += WEIGHT * (took.as_secs_f64() - known.lease));
+    }
+
+    /// An attempt ended, after so long: it met a conflict, or had to queue for its lease, or met nobody.
+    pub(crate) fn note(&self, document: &Document, met_somebody: bool, attempt: Duration) -> Option<Switch> {
+        let attempt = attempt.as_secs_f64();
+        self.with(|known| {
+            if let Some(contention) = known.documents.get_mut(document) {
+                let switch = contention.note(met_somebody, attempt, known.lease);
+                if contention.share < QUIET && !contention.leased {
+                    known.documents.remove(document);
+                }
+                return switch;
+            }
+            if !met_somebody {
+                return None;
+            }
+            known.make_room();
+            let mut contention = Contention::new(attempt);
+            let switch = contention.note(true, attempt, known.lease);
+            known.documents.insert(document.clone(), contention);
+            switch
+        })
+    }
+}
+
+impl Known {
+    /// Forgets the quieter half once there are too many.
+    fn make_room(&mut self) {
+        if self.documents.len() < DOCUMENTS_MAX {
+            return;
+        }
+        let mut shares: Vec<f64> = self.documents.values().map(|contention| contention.share).collect();
+        let half = shares.len() / 2;
+        let (_, median, _) = shares.select_nth_unstable_by(half, f64::total_cmp);
+        let median = *median;
+        self.documents.retain(|_, contention| contention.share > median);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn document(name: &str) -> Document {
+        (ContextName::new("c").unwrap(), DocumentPath::new(name).unwrap())
+    }
+
+    const MS: Duration = Duration::from_millis(1);
+
+    #[test]
+    fn whoever_meets_nobody_takes_no_lease_and_is_not_remembered() {
+        let adaptive = Adaptive::default();
+        for _ in 0..100 {
+            assert_eq!(adaptive.note(&document("a"), false, 60_000 * MS), None);
+        }
+        assert!(!adaptive.is_leased(&document("a")));
+        assert!(adaptive.with(|known| known.documents.is_empty()));
+    }
+
+    #[test]
+    fn one_conflict_is_enough_where_an_attempt_takes_a_minute() {
+        let adaptive = Adaptive::default();
+        assert_eq!(adaptive.note(&document("a"), true, 60_000 * MS), Some(Switch::ToLease));
+        assert!(adaptive.is_leased(&document("a")) && !adaptive.is_leased(&document("b")));
+    }
+
+    #[test]
+    fn where_an_attempt_is_cheap_it_takes_many() {
+        let adaptive = Adaptive::default();
+        let mut conflicts = 0;
+        while adaptive.note(&document("a"), true, MS / 2) != Some(Switch::ToLease) {
+            conflicts += 1;
+        }
+        assert!((3..12).contains(&conflicts), "{conflicts}");
+        // One in six meets somebody: conflicts are cheaper than leases.
+        for round in 0..600 {
+            adaptive.note(&document("b"), round % 6 == 0, MS / 2);
+            assert!(!adaptive.is_leased(&document("b")), "{round}");
+        }
+    }
+
+    #[test]
+    fn a_document_goes_back_once_nobody_is_met_and_is_forgotten_then() {
+        let adaptive = Adaptive::default();
+        for _ in 0..50 {
+            adaptive.note(&document("a"), true, MS);
+        }
+        assert!(adaptive.is_leased(&document("a")));
+        let mut quiet = 0;
+        while adaptive.note(&document("a"), false, MS) != Some(Switch::ToCompareAndSet) {
+            quiet += 1;
+        }
+        assert!((4..40).contains(&quiet), "{quiet}");
+        for _ in 0..60 {
+            adaptive.note(&document("a"), false, MS);
+        }
+        assert!(adaptive.with(|known| known.documents.is_empty()));
+    }
+
+    #[test]
+    fn it_does_not_flap_where_both_cost_the_same() {
+        let adaptive = Adaptive::default();
+        let switches = (0..2000).filter(|round| adaptive.note(&document("a"), round % 2 == 0, MS / 2).is_some());
+        assert!(switches.count() <= 2);
+    }
+
+    #[test]
+    fn it_remembers_a_bounded_number() {
+        let adaptive = Adaptive::default();
+        for _ in 0..20 {
+            adaptive.note(&document("hot"), true, MS);
+        }
+        for number in 0..3 * DOCUMENTS_MAX {
+            adaptive.note(&document(&format!("cold-{number}")), true, MS / 10);
+        }
+        assert!(adaptive.with(|known| known.documents.len()) <= DOCUMENTS_MAX);
+        assert!(adaptive.is_leased(&document("hot")));
+    }
+}
