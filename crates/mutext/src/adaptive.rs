@@ -7,11 +7,16 @@
 //! take that nobody is in the way of.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use mutext_contract::{ContextName, DocumentPath};
+use tokio::time::Instant;
 
+use crate::seats::{self, Seats};
+
+/// A process that has come back to a document at once in so large a share of cases is expected to do so again.
+const COMES_BACK: f64 = 0.75;
 /// How much the latest moves an average.
 const WEIGHT: f64 = 0.125;
 /// A document goes to leases once attempts in vain cost so many times what a lease does, and back below the other.
@@ -41,11 +46,14 @@ struct Contention {
     /// What an attempt costs, in seconds.
     attempt: f64,
     leased: bool,
+    /// When this process changed it last, and in which share of cases it came back for it at once.
+    changed: Option<Instant>,
+    comes_back: f64,
 }
 
 impl Contention {
     const fn new(attempt: f64) -> Self {
-        Self { share: 0.0, attempt, leased: false }
+        Self { share: 0.0, attempt, leased: false, changed: None, comes_back: 0.0 }
     }
 
     /// Takes note of an attempt, and decides anew.
@@ -66,12 +74,12 @@ impl Contention {
     }
 }
 
-type Document = (ContextName, DocumentPath);
+pub(crate) type Document = (ContextName, DocumentPath);
 
 /// What the updates of one process have met.
-#[derive(Debug)]
 pub(crate) struct Adaptive {
     known: Mutex<Known>,
+    pub(crate) seats: Arc<Seats>,
 }
 
 #[derive(Debug)]
@@ -83,7 +91,8 @@ struct Known {
 
 impl Default for Adaptive {
     fn default() -> Self {
-        Self { known: Mutex::new(Known { documents: HashMap::new(), lease: LEASE_COST }) }
+        let known = Known { documents: HashMap::new(), lease: LEASE_COST };
+        Self { known: Mutex::new(known), seats: Arc::default() }
     }
 }
 
@@ -91,6 +100,25 @@ impl Adaptive {
     fn with<T>(&self, look: impl FnOnce(&mut Known) -> T) -> T {
         // Each change is complete at each of its steps, so that a panic leaves nothing half-done.
         look(&mut self.known.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// An update of this document begins.
+    pub(crate) fn begins(&self, document: &Document, now: Instant) {
+        self.with(|known| {
+            let Some(contention) = known.documents.get_mut(document) else { return };
+            let at_once = contention.changed.take().is_some_and(|changed| now.duration_since(changed) < seats::SOON);
+            contention.comes_back += WEIGHT * (f64::from(u8::from(at_once)) - contention.comes_back);
+        });
+    }
+
+    /// An update under a lease that was granted at `since` is done: whether its lease is worth leaving to the next.
+    pub(crate) fn ends(&self, document: &Document, since: Instant, now: Instant) -> bool {
+        self.with(|known| {
+            let Some(contention) = known.documents.get_mut(document) else { return false };
+            contention.changed = Some(now);
+            let next = now.duration_since(since) + Duration::from_secs_f64(contention.attempt);
+            contention.leased && contention.comes_back > COMES_BACK && next < seats::TURN
+        })
     }
 
     /// Whether an update of this document is to take a lease.

@@ -179,6 +179,7 @@ impl Mutext {
     /// Ready once every lease that was given back so far is given back. Call it before the process ends; without it
     /// the next waiter finds out by itself.
     pub async fn finish(&self) {
+        self.shared.adaptive.seats.clear();
         self.shared.keeper.finish().await;
     }
 }

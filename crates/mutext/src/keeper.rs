@@ -121,6 +121,7 @@ impl Held {
 
 enum Errand {
     Release(ContextName, LeaseId),
+    Soon(Instant, Box<dyn FnOnce() + Send>),
     Finish(oneshot::Sender<()>),
 }
 
@@ -196,6 +197,11 @@ impl Keeper {
         let _ = self.errands.send(Errand::Release(context, lease));
     }
 
+    /// Does something small at `when`, whatever becomes of the caller's runtime.
+    pub(crate) fn soon(&self, when: Instant, work: impl FnOnce() + Send + 'static) {
+        let _ = self.errands.send(Errand::Soon(when, Box::new(work)));
+    }
+
     /// Ready once everything given back so far is given back.
     pub(crate) async fn finish(&self) {
         let (done, finished) = oneshot::channel();
@@ -227,6 +233,12 @@ async fn keep(
                         if let Err(error) = service.release(&context, lease, deadline).await {
                             tracing::warn!(%error, %lease, "a lease could not be released; it ends with its TTL");
                         }
+                    });
+                }
+                Some(Errand::Soon(when, work)) => {
+                    running.spawn(async move {
+                        tokio::time::sleep_until(when).await;
+                        work();
                     });
                 }
                 Some(Errand::Finish(done)) => {

@@ -46,6 +46,7 @@ mod keeper;
 mod line;
 mod lock;
 mod metrics;
+mod seats;
 mod update;
 
 pub use crate::metrics::AcquisitionTimes;

@@ -2,7 +2,7 @@
 //!
 //! What is retried is the caller's *function*, on what is there now; never a snapshot.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use mutext_contract::{
     Commit, Content, Cursor, Deadline, Document, DocumentPath, FencingToken, Precondition, Resource, Revision, Ttl,
@@ -10,6 +10,7 @@ use mutext_contract::{
 };
 use tokio::time::Instant;
 
+use crate::seats::Seat;
 use crate::{Context, Error, LockGuard};
 
 /// How an update keeps others from being written over.
@@ -123,10 +124,22 @@ impl Context {
         let mut attempts = 0;
         let mut guard: Option<LockGuard> = None;
         let mut base: Option<Option<Document>> = None;
+        // Since when a lease is held that others wait for.
+        let mut in_demand = None;
+        let mut waited = None;
+        if let Some(adaptive) = adaptive {
+            adaptive.begins(&key, Instant::now());
+            if let Some(seat) = adaptive.seats.take(&key, self.agent()) {
+                guard = Some(seat.guard);
+                base = Some(Some(seat.document));
+                in_demand = Some(seat.since);
+                waited = Some(Duration::ZERO);
+            }
+        }
         loop {
             attempts += 1;
             let began = Instant::now();
-            let mut met_somebody = false;
+            let mut met_somebody = in_demand.is_some();
             let leased = guard.is_none() && adaptive.is_none_or(|adaptive| adaptive.is_leased(&key));
             if let Some((ttl, wait)) = options.strategy.terms().filter(|_| leased) {
                 let (held, queued, read) = context.lock_and_read(&path, ttl, wait, deadline).await?;
@@ -134,6 +147,8 @@ impl Context {
                     adaptive.leased_within(held.waited());
                 }
                 met_somebody = queued;
+                waited = Some(held.waited());
+                in_demand = queued.then(Instant::now);
                 guard = Some(held);
                 base = Some(read);
             }
@@ -145,6 +160,7 @@ impl Context {
             let before = document.as_ref().map(|document| document.revision);
             let precondition = Precondition::unchanged(document.as_ref());
             let content = change(document).await?;
+            let written = in_demand.is_some().then(|| content.clone());
             let mut commit = Commit::new(self.agent().clone()).put(path.clone(), content, precondition);
             commit.message.clone_from(&options.message);
             let outcome = match &guard {
@@ -162,14 +178,24 @@ impl Context {
             let trouble = match outcome {
                 Ok(committed) => {
                     self.keeper().meter().updated(under_lease, true, attempts);
-                    return Ok(Updated {
+                    let updated = Updated {
                         revision: crate::context::only(&committed),
                         cursor: committed.cursor,
                         token: guard.as_ref().map(LockGuard::token),
                         base: before,
                         attempts,
-                        waited: guard.as_ref().map(LockGuard::waited),
-                    });
+                        waited: waited.filter(|_| guard.is_some()),
+                    };
+                    if let (Some(adaptive), Some(guard), Some(since), Some(content)) =
+                        (adaptive, guard, in_demand, written)
+                        && adaptive.ends(&key, since, Instant::now())
+                    {
+                        let (revision, author, written_at) =
+                            (updated.revision, self.agent().clone(), SystemTime::now());
+                        let document = Document { path, revision, content, author, written_at };
+                        adaptive.seats.leave(key, Seat { guard, document, since }, self.keeper());
+                    }
+                    return Ok(updated);
                 }
                 // The conflict carries what is there now: the next attempt needs no read.
                 Err(Error::Conflict(conflict)) => {
@@ -177,7 +203,7 @@ impl Context {
                     Error::Conflict(conflict)
                 }
                 Err(lost @ Error::LeaseLost { .. }) => {
-                    guard = None;
+                    (guard, in_demand) = (None, None);
                     lost
                 }
                 Err(error) => return Err(error),

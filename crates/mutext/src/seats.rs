@@ -1,0 +1,73 @@
+//! Leases that an update leaves to the next one of the same document in this process.
+//!
+//! Where a document is so much in demand that its leases queue, handing it over takes longer than changing it. A process
+//! that comes back for it at once may therefore go on for a moment before the next in the queue has it, and needs
+//! neither lock nor read for that: it knows what it wrote. The moment is short and bounded, so that nobody starves.
+//! After D. Dice, V. Marathe and N. Shavit, "Lock Cohorting" (2012), which passes a lock on within a processor's
+//! cores for a bounded number of times.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::LockGuard;
+use crate::adaptive::Document;
+use crate::keeper::Keeper;
+
+/// How long a process may go on at most, from the grant on.
+pub(crate) const TURN: Duration = Duration::from_millis(10);
+/// How soon it must come back.
+pub(crate) const SOON: Duration = Duration::from_millis(1);
+
+/// What one update leaves to the next.
+pub(crate) struct Seat {
+    pub(crate) guard: LockGuard,
+    /// The document as it was written last.
+    pub(crate) document: mutext_contract::Document,
+    /// When the lease was granted.
+    pub(crate) since: Instant,
+}
+
+#[derive(Default)]
+pub(crate) struct Seats {
+    kept: Mutex<HashMap<Document, (u64, Seat)>>,
+    number: AtomicU64,
+}
+
+impl Seats {
+    fn with<T>(&self, look: impl FnOnce(&mut HashMap<Document, (u64, Seat)>) -> T) -> T {
+        look(&mut self.kept.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// What was left for an update of this document by an agent of the same name, if that may still be believed.
+    pub(crate) fn take(&self, document: &Document, agent: &mutext_contract::AgentName) -> Option<Seat> {
+        let (_, seat) = self.with(|kept| kept.remove(document))?;
+        let good = seat.since.elapsed() < TURN && seat.guard.is_held() && seat.guard.lease().holder.agent == *agent;
+        good.then_some(seat)
+    }
+
+    /// Leaves `seat` to the next update; unless one comes soon, the lease is given back.
+    pub(crate) fn leave(self: &Arc<Self>, document: Document, seat: Seat, keeper: &Keeper) {
+        let number = self.number.fetch_add(1, Ordering::Relaxed);
+        let earlier = self.with(|kept| kept.insert(document.clone(), (number, seat)));
+        drop(earlier);
+        let seats = Arc::downgrade(self);
+        keeper.soon(Instant::now() + SOON, move || {
+            let Some(seats) = seats.upgrade() else { return };
+            // Dropped outside of the lock.
+            let left = seats.with(|kept| {
+                let is_same = kept.get(&document).is_some_and(|(kept, _)| *kept == number);
+                if is_same { kept.remove(&document) } else { None }
+            });
+            drop(left);
+        });
+    }
+
+    /// Gives everything back.
+    pub(crate) fn clear(&self) {
+        drop(self.with(std::mem::take));
+    }
+}
