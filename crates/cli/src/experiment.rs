@@ -80,7 +80,7 @@ struct LockingArgs {
     /// hot (8 agents, one document, no thinking)
     #[arg(long, default_value = "published", value_parser = workload::PROFILES)]
     profile: String,
-    /// What is compared, as in baseline,unfenced,locking,optimistic,protected
+    /// What is compared, as in baseline,unfenced,locking,optimistic,protected,adaptive
     #[arg(long, value_delimiter = ',', value_name = "LIST", default_value = "baseline,locking,protected", value_parser = treatment)]
     treatments: Vec<Treatment>,
     /// Agent processes a trial, as in 16 [default: the profile's]

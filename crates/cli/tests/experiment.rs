@@ -86,13 +86,13 @@ const PAUSED: [&str; 10] =
 #[test]
 fn an_agent_that_is_stopped_past_its_lease_corrupts_only_what_is_not_fenced() {
     let dir = tempfile::tempdir().unwrap();
-    let treatments = ["--treatments", "unfenced,locking,protected,optimistic"];
+    let treatments = ["--treatments", "unfenced,locking,protected,optimistic,adaptive"];
     let output = run(dir.path(), &[&PAUSED[..], &treatments].concat());
     let found = answer(&output);
     assert_eq!(output.status.code(), Some(0), "{found}");
     assert!(found["treatments"]["unfenced"]["corrupt_trials"].as_u64() > Some(0), "{found}");
     assert!(found["treatments"]["unfenced"]["lost_updates"].as_u64() > Some(0), "{found}");
-    for safe in ["locking", "protected", "optimistic"] {
+    for safe in ["locking", "protected", "optimistic", "adaptive"] {
         assert_eq!(found["treatments"][safe]["corrupt_trials"], 0, "{safe}: {found}");
         assert_eq!(found["treatments"][safe]["acknowledged_updates"], 400, "{safe}: {found}");
     }

@@ -222,6 +222,11 @@ impl Update<'_> {
                     let strategy = Strategy::Lease { ttl: settings.ttl, wait: settings.wait };
                     self.by_library(strategy, path, &notes).await
                 }
+                Treatment::Adaptive => {
+                    let settings = self.context.settings();
+                    let strategy = Strategy::Adaptive { ttl: settings.ttl, wait: settings.wait };
+                    self.by_library(strategy, path, &notes).await
+                }
                 Treatment::PythonBaseline | Treatment::PythonLocking => {
                     self.log.borrow_mut().errors.push(format!("{} is for the peer's agents", treatment.name()));
                     return;

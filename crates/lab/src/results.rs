@@ -19,6 +19,9 @@ pub enum Treatment {
     Optimistic,
     /// Lease, fence and revision: what the product does.
     Protected,
+    /// Compare-and-set where conflicts are rare, lease, fence and revision where they are not: decided for each document
+    /// by what its updates meet.
+    Adaptive,
     /// The published experiment in Python, without a lock: the baseline of the next.
     #[serde(rename = "python baseline")]
     PythonBaseline,
@@ -29,17 +32,19 @@ pub enum Treatment {
 
 impl Treatment {
     /// All of them, in the order in which tables show them.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Baseline,
         Self::Unfenced,
         Self::Locking,
         Self::Optimistic,
         Self::Protected,
+        Self::Adaptive,
         Self::PythonBaseline,
         Self::PythonLocking,
     ];
     /// Those that agents of ours carry out; the others are the peer's.
-    pub const OURS: [Self; 5] = [Self::Baseline, Self::Unfenced, Self::Locking, Self::Optimistic, Self::Protected];
+    pub const OURS: [Self; 6] =
+        [Self::Baseline, Self::Unfenced, Self::Locking, Self::Optimistic, Self::Protected, Self::Adaptive];
     /// Those of the peer, whose agents are not ours.
     pub const PEERS: [Self; 2] = [Self::PythonBaseline, Self::PythonLocking];
 
@@ -51,12 +56,13 @@ impl Treatment {
             Self::Locking => "locking",
             Self::Optimistic => "optimistic",
             Self::Protected => "protected",
+            Self::Adaptive => "adaptive",
             Self::PythonBaseline => "python baseline",
             Self::PythonLocking => "python locking",
         }
     }
 
-    /// Whether agents take a lease, so that critical sections and tokens can be judged.
+    /// Whether agents take a lease for every update, so that critical sections and tokens can be judged.
     pub const fn takes_lease(self) -> bool {
         matches!(self, Self::Unfenced | Self::Locking | Self::Protected | Self::PythonLocking)
     }

@@ -167,6 +167,9 @@ const fn meaning(treatment: Treatment) -> &'static str {
         }
         Treatment::Optimistic => "compare-and-set on the revision, retried on conflict; no lock",
         Treatment::Protected => "lease, fence and revision: what `Context::update` does",
+        Treatment::Adaptive => {
+            "compare-and-set, and `protected` for documents on which conflicts cost more than leases"
+        }
         Treatment::PythonBaseline => "the published experiment in Python: psycopg2, a plain table, no lock",
         Treatment::PythonLocking => "the same under redis-py's lock with its defaults: a try every 100 ms",
     }

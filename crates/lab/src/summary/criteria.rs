@@ -33,7 +33,7 @@ pub struct Criterion {
 
 /// The treatments that are meant to keep every update.
 fn is_safe(treatment: Treatment) -> bool {
-    matches!(treatment, Treatment::Locking | Treatment::Optimistic | Treatment::Protected)
+    matches!(treatment, Treatment::Locking | Treatment::Optimistic | Treatment::Protected | Treatment::Adaptive)
 }
 
 /// Every criterion that applies to what ran, in the order in which they are shown.
