@@ -121,11 +121,7 @@ async fn sweep(agents: &[Context], rounds: usize, work: Duration) -> Result<(), 
         "{:<16} {:>10} {:>16} {:>10} {:>10} {:>18}",
         "", ways[0].0, ways[1].0, ways[2].0, "adaptive", "to the better one"
     );
-    let only: Option<usize> = std::env::var("ONLY").ok().and_then(|v| v.parse().ok());
-    for (index, (spread, title)) in SPREADS.into_iter().enumerate() {
-        if only.is_some_and(|only| index < only) {
-            continue;
-        }
+    for (spread, title) in SPREADS {
         let mut rates = vec![Vec::new(); ways.len()];
         let mut order: Vec<usize> = (0..ways.len()).collect();
         for round in 0..=rounds {
@@ -140,10 +136,7 @@ async fn sweep(agents: &[Context], rounds: usize, work: Duration) -> Result<(), 
             }
         }
         let medians: Vec<f64> = rates.iter().map(|rates| median(rates)).collect();
-        let ratios: Vec<f64> =
-            (0..rounds).map(|round| rates[3][round] / rates[1][round].max(rates[2][round])).collect();
         let ratio = medians[3] / medians[1].max(medians[2]);
-        let _ = ratios;
         println!(
             "{title:<16} {:>10.0} {:>16.0} {:>10.0} {:>10.0} {ratio:>18.3}",
             medians[0], medians[1], medians[2], medians[3]

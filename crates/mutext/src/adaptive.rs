@@ -7,12 +7,14 @@
 //! take that nobody is in the way of.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use mutext_contract::{ContextName, DocumentPath};
+use mutext_contract::{ContextName, Deadline, DocumentPath};
+use tokio::sync::oneshot;
 use tokio::time::Instant;
 
+use crate::LockGuard;
 use crate::seats::{self, Seats};
 
 /// A process that has come back to a document at once in so large a share of cases is expected to do so again.
@@ -39,7 +41,7 @@ pub(crate) enum Switch {
 }
 
 /// What is known of one document that had a conflict.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug)]
 struct Contention {
     /// The share of attempts that met somebody.
     share: f64,
@@ -49,11 +51,13 @@ struct Contention {
     /// When this process changed it last, and in which share of cases it came back for it at once.
     changed: Option<Instant>,
     comes_back: f64,
+    /// Ends when the lease of this process's last update is given back.
+    giving_back: Option<oneshot::Receiver<()>>,
 }
 
 impl Contention {
     const fn new(attempt: f64) -> Self {
-        Self { share: 0.0, attempt, leased: false, changed: None, comes_back: 0.0 }
+        Self { share: 0.0, attempt, leased: false, changed: None, comes_back: 0.0, giving_back: None }
     }
 
     /// Takes note of an attempt, and decides anew.
@@ -79,7 +83,7 @@ pub(crate) type Document = (ContextName, DocumentPath);
 /// What the updates of one process have met.
 pub(crate) struct Adaptive {
     known: Mutex<Known>,
-    pub(crate) seats: Arc<Seats>,
+    pub(crate) seats: Seats,
 }
 
 #[derive(Debug)]
@@ -92,7 +96,7 @@ struct Known {
 impl Default for Adaptive {
     fn default() -> Self {
         let known = Known { documents: HashMap::new(), lease: LEASE_COST };
-        Self { known: Mutex::new(known), seats: Arc::default() }
+        Self { known: Mutex::new(known), seats: Seats::default() }
     }
 }
 
@@ -119,6 +123,26 @@ impl Adaptive {
             let next = now.duration_since(since) + Duration::from_secs_f64(contention.attempt);
             contention.leased && contention.comes_back > COMES_BACK && next < seats::TURN
         })
+    }
+
+    /// Gives a lease back behind the answer.
+    pub(crate) fn give_back(&self, document: &Document, guard: LockGuard) {
+        let giving_back = guard.give_back();
+        self.with(|known| {
+            if let Some(contention) = known.documents.get_mut(document) {
+                contention.giving_back = giving_back;
+            }
+        });
+    }
+
+    /// Ready when the lease of this process's last update is given back: who queues then queues behind others, and not
+    /// behind itself.
+    pub(crate) async fn given_back(&self, document: &Document, deadline: Deadline) {
+        let giving_back = self.with(|known| known.documents.get_mut(document)?.giving_back.take());
+        if let Some(giving_back) = giving_back {
+            // An error says that it has ended.
+            let _ = tokio::time::timeout_at(deadline.instant(), giving_back).await;
+        }
     }
 
     /// Whether an update of this document is to take a lease.

@@ -58,7 +58,7 @@ struct Shared {
     store: Arc<dyn DocumentStore>,
     locks: Arc<dyn LockService>,
     keeper: Keeper,
-    adaptive: Adaptive,
+    adaptive: Arc<Adaptive>,
 }
 
 /// What an examination of one engine found, or why it could not be made.
@@ -112,7 +112,7 @@ impl Mutext {
     pub fn with_engines(store: Arc<dyn DocumentStore>, locks: Arc<dyn LockService>) -> Result<Self, Error> {
         let meter = Meter::new(locks.capabilities().engine, store.capabilities().engine);
         let keeper = Keeper::start(Arc::clone(&locks), Arc::new(meter))?;
-        Ok(Self { shared: Arc::new(Shared { store, locks, keeper, adaptive: Adaptive::default() }) })
+        Ok(Self { shared: Arc::new(Shared { store, locks, keeper, adaptive: Arc::default() }) })
     }
 
     /// The context of this name; it begins to exist with its first document.
@@ -235,7 +235,7 @@ impl Context {
         &self.mutext.shared.keeper
     }
 
-    pub(crate) fn adaptive(&self) -> &Adaptive {
+    pub(crate) fn adaptive(&self) -> &Arc<Adaptive> {
         &self.mutext.shared.adaptive
     }
 

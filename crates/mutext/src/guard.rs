@@ -9,6 +9,7 @@ use mutext_contract::{
     Claim, Commit, Committed, Content, Deadline, Document, DocumentPath, Fence, FencedRead, FencingToken, InvalidName,
     Lease, LockRequest, Loss, Mode, Outcome, Precondition, Refusal, Release, Resource, Revision,
 };
+use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use crate::keeper::{Held, Status};
@@ -299,6 +300,16 @@ impl LockGuard {
             grip.held.measured().gone();
         }
         Ok(release)
+    }
+
+    /// Gives the lease back in the background; the receiver ends when that is done. `None` where clones keep it.
+    pub(crate) fn give_back(self) -> Option<oneshot::Receiver<()>> {
+        let mut grip = Arc::into_inner(self.grip)?;
+        grip.held.measured().given_back();
+        let lease = grip.held.lease();
+        let given_back = grip.context.keeper().release_and_tell(lease.context.clone(), lease.id());
+        grip.gone();
+        Some(given_back)
     }
 
     fn seen(&self) -> MutexGuard<'_, HashMap<DocumentPath, Option<Revision>>> {

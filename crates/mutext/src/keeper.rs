@@ -120,7 +120,7 @@ impl Held {
 }
 
 enum Errand {
-    Release(ContextName, LeaseId),
+    Release(ContextName, LeaseId, Option<oneshot::Sender<()>>),
     Soon(Instant, Box<dyn FnOnce() + Send>),
     Finish(oneshot::Sender<()>),
 }
@@ -194,7 +194,15 @@ impl Keeper {
     pub(crate) fn release(&self, context: ContextName, lease: LeaseId) {
         self.forget(lease);
         // A keeper that is gone went with its process: the lease lapses.
-        let _ = self.errands.send(Errand::Release(context, lease));
+        let _ = self.errands.send(Errand::Release(context, lease, None));
+    }
+
+    /// The same, for whoever wants to know when it is given back; told of its end too where it cannot be.
+    pub(crate) fn release_and_tell(&self, context: ContextName, lease: LeaseId) -> oneshot::Receiver<()> {
+        self.forget(lease);
+        let (done, given_back) = oneshot::channel();
+        let _ = self.errands.send(Errand::Release(context, lease, Some(done)));
+        given_back
     }
 
     /// Does something small at `when`, whatever becomes of the caller's runtime.
@@ -226,13 +234,15 @@ async fn keep(
         let next = shared.arm();
         tokio::select! {
             errand = errands.recv() => match errand {
-                Some(Errand::Release(context, lease)) => {
+                Some(Errand::Release(context, lease, done)) => {
                     let service = Arc::clone(&shared.service);
                     running.spawn(async move {
                         let deadline = Deadline::after(RELEASE_PATIENCE);
                         if let Err(error) = service.release(&context, lease, deadline).await {
                             tracing::warn!(%error, %lease, "a lease could not be released; it ends with its TTL");
                         }
+                        // Told by its end.
+                        drop(done);
                     });
                 }
                 Some(Errand::Soon(when, work)) => {

@@ -148,8 +148,8 @@ impl Meter {
                 failed: commit("failed"),
             },
             attempts: [attempts("lease"), attempts("compare_and_set")],
-            to_lease: counter!(SWITCHES, "to" => "lease"),
-            to_compare_and_set: counter!(SWITCHES, "to" => "compare_and_set"),
+            to_lease: counter!(SWITCHES, "strategy" => "lease"),
+            to_compare_and_set: counter!(SWITCHES, "strategy" => "compare_and_set"),
         }
     }
 

@@ -14,7 +14,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::LockGuard;
-use crate::adaptive::Document;
+use crate::adaptive::{Adaptive, Document};
 use crate::keeper::Keeper;
 
 /// How long a process may go on at most, from the grant on.
@@ -49,25 +49,38 @@ impl Seats {
         good.then_some(seat)
     }
 
-    /// Leaves `seat` to the next update; unless one comes soon, the lease is given back.
-    pub(crate) fn leave(self: &Arc<Self>, document: Document, seat: Seat, keeper: &Keeper) {
+    /// Leaves `seat` to the next update; its number.
+    fn leave(&self, document: Document, seat: Seat) -> u64 {
         let number = self.number.fetch_add(1, Ordering::Relaxed);
-        let earlier = self.with(|kept| kept.insert(document.clone(), (number, seat)));
-        drop(earlier);
-        let seats = Arc::downgrade(self);
-        keeper.soon(Instant::now() + SOON, move || {
-            let Some(seats) = seats.upgrade() else { return };
-            // Dropped outside of the lock.
-            let left = seats.with(|kept| {
-                let is_same = kept.get(&document).is_some_and(|(kept, _)| *kept == number);
-                if is_same { kept.remove(&document) } else { None }
-            });
-            drop(left);
-        });
+        // An earlier one is dropped outside of the lock.
+        drop(self.with(|kept| kept.insert(document, (number, seat))));
+        number
+    }
+
+    /// What was left under this number, if nobody has taken it.
+    fn stale(&self, document: &Document, number: u64) -> Option<Seat> {
+        self.with(|kept| {
+            let is_same = kept.get(document).is_some_and(|(kept, _)| *kept == number);
+            if is_same { kept.remove(document).map(|(_, seat)| seat) } else { None }
+        })
     }
 
     /// Gives everything back.
     pub(crate) fn clear(&self) {
         drop(self.with(std::mem::take));
+    }
+}
+
+impl Adaptive {
+    /// Leaves a lease to the next update of the document; unless one comes soon, it is given back.
+    pub(crate) fn leave(self: &Arc<Self>, document: Document, seat: Seat, keeper: &Keeper) {
+        let number = self.seats.leave(document.clone(), seat);
+        let adaptive = Arc::downgrade(self);
+        keeper.soon(Instant::now() + SOON, move || {
+            let Some(adaptive) = adaptive.upgrade() else { return };
+            if let Some(seat) = adaptive.seats.stale(&document, number) {
+                adaptive.give_back(&document, seat.guard);
+            }
+        });
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! What is retried is the caller's *function*, on what is there now; never a snapshot.
 
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use mutext_contract::{
@@ -10,6 +11,7 @@ use mutext_contract::{
 };
 use tokio::time::Instant;
 
+use crate::adaptive::{self, Adaptive};
 use crate::seats::Seat;
 use crate::{Context, Error, LockGuard};
 
@@ -34,15 +36,6 @@ pub enum Strategy {
         /// How long to queue at most, where it is under a lease.
         wait: Wait,
     },
-}
-
-impl Strategy {
-    const fn terms(self) -> Option<(Ttl, Wait)> {
-        match self {
-            Self::Lease { ttl, wait } | Self::Adaptive { ttl, wait } => Some((ttl, wait)),
-            Self::CompareAndSet => None,
-        }
-    }
 }
 
 /// How an update is made.
@@ -119,40 +112,15 @@ impl Context {
         let deadline = Deadline::after(options.patience);
         let context = self.by(deadline);
         let mut change = async |document| change(document).await.map_err(|error| Error::Edit(error.into()));
-        let adaptive = matches!(options.strategy, Strategy::Adaptive { .. }).then(|| self.adaptive());
-        let key = (self.name().clone(), path.clone());
+        let mut course = Course::begin(self, options.strategy, &path);
+        let mut base = course.seat().map(Some);
         let mut attempts = 0;
-        let mut guard: Option<LockGuard> = None;
-        let mut base: Option<Option<Document>> = None;
-        // Since when a lease is held that others wait for.
-        let mut in_demand = None;
-        let mut waited = None;
-        if let Some(adaptive) = adaptive {
-            adaptive.begins(&key, Instant::now());
-            if let Some(seat) = adaptive.seats.take(&key, self.agent()) {
-                guard = Some(seat.guard);
-                base = Some(Some(seat.document));
-                in_demand = Some(seat.since);
-                waited = Some(Duration::ZERO);
-            }
-        }
         loop {
             attempts += 1;
-            let began = Instant::now();
-            let mut met_somebody = in_demand.is_some();
-            let leased = guard.is_none() && adaptive.is_none_or(|adaptive| adaptive.is_leased(&key));
-            if let Some((ttl, wait)) = options.strategy.terms().filter(|_| leased) {
-                let (held, queued, read) = context.lock_and_read(&path, ttl, wait, deadline).await?;
-                if let Some(adaptive) = adaptive.filter(|_| !queued) {
-                    adaptive.leased_within(held.waited());
-                }
-                met_somebody = queued;
-                waited = Some(held.waited());
-                in_demand = queued.then(Instant::now);
-                guard = Some(held);
-                base = Some(read);
+            if let Some((ttl, wait)) = course.wants_lease() {
+                base = Some(course.take_lease(&context, &path, ttl, wait, deadline).await?);
             }
-            let asked = Instant::now();
+            let began = Instant::now();
             let document = match base.take() {
                 Some(document) => document,
                 None => context.get_by(&path, deadline).await?,
@@ -160,41 +128,26 @@ impl Context {
             let before = document.as_ref().map(|document| document.revision);
             let precondition = Precondition::unchanged(document.as_ref());
             let content = change(document).await?;
-            let written = in_demand.is_some().then(|| content.clone());
+            let written = course.keeps_content(&content);
             let mut commit = Commit::new(self.agent().clone()).put(path.clone(), content, precondition);
             commit.message.clone_from(&options.message);
-            let outcome = match &guard {
+            let outcome = match course.guard() {
                 Some(guard) => guard.commit(commit).await,
                 None => context.commit(commit).await,
             };
-            let under_lease = guard.is_some();
-            if let Some(adaptive) = adaptive {
-                met_somebody |= matches!(outcome, Err(Error::Conflict(_)));
-                // What came before the lease was granted is not what would be made again.
-                let attempt = if under_lease { asked.elapsed() } else { began.elapsed() };
-                let switch = adaptive.note(&key, met_somebody, attempt);
-                self.keeper().meter().switched(switch);
-            }
+            course.note(matches!(outcome, Err(Error::Conflict(_))), began.elapsed());
             let trouble = match outcome {
                 Ok(committed) => {
-                    self.keeper().meter().updated(under_lease, true, attempts);
+                    self.keeper().meter().updated(course.guard().is_some(), true, attempts);
                     let updated = Updated {
                         revision: crate::context::only(&committed),
                         cursor: committed.cursor,
-                        token: guard.as_ref().map(LockGuard::token),
+                        token: course.guard().map(LockGuard::token),
                         base: before,
                         attempts,
-                        waited: waited.filter(|_| guard.is_some()),
+                        waited: course.hold.as_ref().map(|hold| hold.waited),
                     };
-                    if let (Some(adaptive), Some(guard), Some(since), Some(content)) =
-                        (adaptive, guard, in_demand, written)
-                        && adaptive.ends(&key, since, Instant::now())
-                    {
-                        let (revision, author, written_at) =
-                            (updated.revision, self.agent().clone(), SystemTime::now());
-                        let document = Document { path, revision, content, author, written_at };
-                        adaptive.seats.leave(key, Seat { guard, document, since }, self.keeper());
-                    }
+                    course.end(path, updated.revision, written);
                     return Ok(updated);
                 }
                 // The conflict carries what is there now: the next attempt needs no read.
@@ -203,13 +156,13 @@ impl Context {
                     Error::Conflict(conflict)
                 }
                 Err(lost @ Error::LeaseLost { .. }) => {
-                    (guard, in_demand) = (None, None);
+                    course.hold = None;
                     lost
                 }
                 Err(error) => return Err(error),
             };
             if deadline.has_passed() {
-                self.keeper().meter().updated(under_lease, false, attempts);
+                self.keeper().meter().updated(course.guard().is_some(), false, attempts);
                 return Err(Error::RetriesExhausted {
                     path,
                     attempts,
@@ -235,6 +188,115 @@ impl Context {
         let ((guard, queued), document) = tokio::try_join!(lock.acquire_by(until), self.get_by(path, deadline))?;
         let document = if queued { self.get_by(path, deadline).await? } else { document };
         Ok((guard, queued, document))
+    }
+}
+
+/// A lease that an update is made under.
+struct Hold {
+    guard: LockGuard,
+    /// How long it took to be had; nothing where the update before had left it.
+    waited: Duration,
+    /// Since when it is held while others want it.
+    in_demand: Option<Instant>,
+}
+
+/// How one update goes on: under a lease, by compare-and-set, or as its document's past suggests.
+struct Course<'a> {
+    context: &'a Context,
+    strategy: Strategy,
+    /// Where it may choose.
+    adaptive: Option<(&'a Arc<Adaptive>, adaptive::Document)>,
+    hold: Option<Hold>,
+    /// Whether this attempt had to queue.
+    queued: bool,
+}
+
+impl<'a> Course<'a> {
+    fn begin(context: &'a Context, strategy: Strategy, path: &DocumentPath) -> Self {
+        let adaptive = matches!(strategy, Strategy::Adaptive { .. });
+        let adaptive = adaptive.then(|| (context.adaptive(), (context.name().clone(), path.clone())));
+        if let Some((adaptive, document)) = &adaptive {
+            adaptive.begins(document, Instant::now());
+        }
+        Self { context, strategy, adaptive, hold: None, queued: false }
+    }
+
+    /// Goes on where the last update of this process left its lease, with what that wrote.
+    fn seat(&mut self) -> Option<Document> {
+        let (adaptive, document) = self.adaptive.as_ref()?;
+        let Seat { guard, document, since } = adaptive.seats.take(document, self.context.agent())?;
+        self.hold = Some(Hold { guard, waited: Duration::ZERO, in_demand: Some(since) });
+        Some(document)
+    }
+
+    const fn guard(&self) -> Option<&LockGuard> {
+        match &self.hold {
+            Some(hold) => Some(&hold.guard),
+            None => None,
+        }
+    }
+
+    /// The terms of a lease that is to be taken first.
+    fn wants_lease(&self) -> Option<(Ttl, Wait)> {
+        if self.hold.is_some() {
+            return None;
+        }
+        match (self.strategy, &self.adaptive) {
+            (Strategy::Lease { ttl, wait }, _) => Some((ttl, wait)),
+            (Strategy::Adaptive { ttl, wait }, Some((adaptive, document))) => {
+                adaptive.is_leased(document).then_some((ttl, wait))
+            }
+            _ => None,
+        }
+    }
+
+    /// Takes the lease, and reads.
+    async fn take_lease(
+        &mut self,
+        context: &Context,
+        path: &DocumentPath,
+        ttl: Ttl,
+        wait: Wait,
+        deadline: Deadline,
+    ) -> Result<Option<Document>, Error> {
+        if let Some((adaptive, document)) = &self.adaptive {
+            adaptive.given_back(document, deadline).await;
+        }
+        let (guard, queued, read) = context.lock_and_read(path, ttl, wait, deadline).await?;
+        let waited = guard.waited();
+        if let Some((adaptive, _)) = self.adaptive.as_ref().filter(|_| !queued) {
+            adaptive.leased_within(waited);
+        }
+        self.queued = queued;
+        self.hold = Some(Hold { guard, waited, in_demand: queued.then(Instant::now) });
+        Ok(read)
+    }
+
+    /// What is written, where the next update may want to know it.
+    fn keeps_content(&self, content: &Content) -> Option<Content> {
+        let in_demand = self.hold.as_ref().is_some_and(|hold| hold.in_demand.is_some());
+        (self.adaptive.is_some() && in_demand).then(|| content.clone())
+    }
+
+    /// An attempt ended, after so long.
+    fn note(&mut self, conflict: bool, attempt: Duration) {
+        let Some((adaptive, document)) = &self.adaptive else { return };
+        let in_demand = self.hold.as_ref().is_some_and(|hold| hold.in_demand.is_some());
+        let met_somebody = conflict || in_demand || std::mem::take(&mut self.queued);
+        self.context.keeper().meter().switched(adaptive.note(document, met_somebody, attempt));
+    }
+
+    /// It is done: its lease goes back behind the answer, unless it is worth leaving to the next update.
+    fn end(self, path: DocumentPath, revision: Revision, written: Option<Content>) {
+        let (Some((adaptive, key)), Some(Hold { guard, in_demand, .. })) = (self.adaptive, self.hold) else { return };
+        match (in_demand, written) {
+            (Some(since), Some(content)) if adaptive.ends(&key, since, Instant::now()) => {
+                let (author, written_at) = (self.context.agent().clone(), SystemTime::now());
+                let document = Document { path, revision, content, author, written_at };
+                adaptive.leave(key, Seat { guard, document, since }, self.context.keeper());
+            }
+            _ => adaptive.give_back(&key, guard),
+        }
     }
 }
 

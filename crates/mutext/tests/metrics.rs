@@ -155,6 +155,34 @@ async fn commits_and_updates_are_told_by_how_they_ended() {
 }
 
 #[tokio::test]
+async fn a_document_that_changes_its_strategy_is_counted() {
+    let store = Store::new();
+    let (prometheus, opened) = measured(&store).await;
+    let (one, other) = (agent_of(&opened, AGENT), agent_of(&opened, "other"));
+    let mut options = one.update_options();
+    options.strategy = Strategy::Adaptive { ttl: one.settings().ttl, wait: one.settings().wait };
+    let switches = |to: &str| {
+        let told = samples(&prometheus.text());
+        sum(&told, "mutext_strategy_switches_total", &[&format!("strategy=\"{to}\"")])
+    };
+    let interferes = std::sync::atomic::AtomicBool::new(true);
+    let update = async || {
+        let change = |_| async {
+            if interferes.swap(false, std::sync::atomic::Ordering::Relaxed) {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                other.put("updated", "between", Precondition::Any).await?;
+            }
+            Ok::<Content, Error>("e".into())
+        };
+        one.update_with("updated", &options, change).await.unwrap().token.is_some()
+    };
+    assert!(update().await, "a conflict that cost so much leads to a lease");
+    assert_eq!((switches("lease"), switches("compare_and_set")), (1.0, 0.0));
+    while update().await {}
+    assert_eq!((switches("lease"), switches("compare_and_set")), (1.0, 1.0));
+}
+
+#[tokio::test]
 async fn a_lease_that_is_renewed_is_counted_and_one_that_is_held_is_seen_waiting_for() {
     let store = Store::new();
     let (prometheus, opened) = measured(&store).await;

@@ -1,4 +1,4 @@
-//! Locks that fit the work: shared guards, locks within locks, readers that become writers, circles of waiters; on
+//! Locks that fit the work: shared guards, updates that choose, locks within locks, readers that become writers, circles of waiters; on
 //! each engine.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
@@ -7,6 +7,7 @@
 mod common;
 
 mod modes {
+    pub(crate) mod adaptive;
     pub(crate) mod crowds;
     pub(crate) mod deadlocks;
     pub(crate) mod guards;
