@@ -18,12 +18,16 @@
 //! ]);
 //! ```
 //!
+//! Beside the cases stands a [`model`]: random schedules of all that a lock service does, compared step by step with a
+//! small reference.
+//!
 //! Every case works in a context with a fresh random name, so that it can share a server with others.
 
 #![expect(clippy::missing_panics_doc, reason = "a case panics where the engine breaks its contract: that is its use")]
 
 mod fixture;
 pub mod lock;
+pub mod model;
 pub mod store;
 mod support;
 
@@ -80,6 +84,7 @@ macro_rules! lock_suite {
                 a_lost_lease_cannot_be_replaced
                 thirty_contenders_never_overlap
                 a_vanished_client_frees_its_lock_within_its_ttl
+                a_dead_waiter_does_not_block_those_behind_it
             ]
         }
     };
@@ -122,6 +127,22 @@ macro_rules! store_suite {
                 unprotected_updates_are_lost
                 what_was_committed_is_there_after_reopening
             ]
+        }
+    };
+}
+
+/// Enrols a lock engine for the [`model`]: one test, `model::random_schedules_go_as_the_reference_says`. Takes the type of
+/// a [`LockFixture`] and how many schedules are played.
+#[macro_export]
+macro_rules! model_suite {
+    ($fixture:ty, schedules = $schedules:expr $(,)?) => {
+        mod model {
+            use super::*;
+
+            #[test]
+            fn random_schedules_go_as_the_reference_says() {
+                $crate::model::check::<$fixture>($schedules);
+            }
         }
     };
 }

@@ -14,7 +14,7 @@ mod renewal;
 mod tokens;
 mod waiting;
 
-pub use abandonment::a_vanished_client_frees_its_lock_within_its_ttl;
+pub use abandonment::{a_dead_waiter_does_not_block_those_behind_it, a_vanished_client_frees_its_lock_within_its_ttl};
 pub use cancellation::{
     a_dropped_acquire_leaves_nothing_beyond_release, a_dropped_waiter_does_not_block_the_queue,
     a_released_attempt_does_not_come_back,

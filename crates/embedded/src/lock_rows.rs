@@ -93,7 +93,10 @@ impl Desk {
                 return Ok((closes.map_or(Look::Blocked(before), Look::Deadlock), letters));
             }
             let leases = || entries.iter().filter(|entry| entry.stands(now_ns) && entry.conflicts(own));
-            let homes: BTreeSet<String> = leases().map(|entry| entry.home.clone()).collect();
+            // A dead process's request, too, is in the way of those behind it.
+            let before = entries.iter().take_while(|entry| entry.id != own.id);
+            let before = before.filter(|entry| !entry.is_held() && entry.conflicts(own));
+            let homes: BTreeSet<String> = leases().chain(before).map(|entry| entry.home.clone()).collect();
             let next_ns = leases().map(|entry| entry.until_ns).min();
             Ok((Look::Waits { homes: homes.into_iter().collect(), next_ns }, letters))
         })

@@ -61,7 +61,7 @@ pub(crate) enum Look {
         /// When another made it ours; `None` where this look did.
         handed_over_ns: Option<i64>,
     },
-    /// Whose processes are in the way, and when the first of their leases runs out.
+    /// Whose processes are in the way, by leases or by requests that came before, and when the first lease runs out.
     Waits {
         homes: Vec<String>,
         next_ns: Option<i64>,

@@ -90,3 +90,4 @@ impl StoreFixture for Directory {
 
 mutext_conformance::lock_suite!(Directory);
 mutext_conformance::store_suite!(Directory);
+mutext_conformance::model_suite!(Directory, schedules = 10_000);

@@ -41,11 +41,11 @@ fn path(text: &str) -> DocumentPath {
 // --- Nothing is lost -----------------------------------------------------------------------------------------------
 
 /// Eight agents, each in an opening of its own, count one document up 25 times.
-async fn count_together(strategies: [Strategy; 8]) {
+async fn count_together(strategies: &[Strategy; 8]) {
     let store = Store::new();
     let reader = store.agent("reader").await;
     let tasks: Vec<_> = strategies
-        .into_iter()
+        .iter()
         .map(|strategy| {
             let address = store.address();
             tokio::spawn(async move {
@@ -53,9 +53,9 @@ async fn count_together(strategies: [Strategy; 8]) {
                 let agent = agent_of(&mutext, "counter");
                 let mut attempts = 0;
                 for _ in 0..25 {
-                    let updated = agent.update_with("count", &options(strategy), increment).await.unwrap();
+                    let updated = agent.update_with("count", &options(*strategy), increment).await.unwrap();
                     assert_eq!(updated.base.map_or(0, |base| base.0) + 1, updated.revision.0);
-                    assert_eq!(updated.token.is_some(), strategy != Strategy::CompareAndSet);
+                    assert_eq!(updated.token.is_some(), *strategy != Strategy::CompareAndSet);
                     attempts += updated.attempts;
                 }
                 attempts
@@ -75,18 +75,18 @@ async fn count_together(strategies: [Strategy; 8]) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn eight_agents_counting_under_a_lease_lose_nothing() {
-    count_together([under_a_lease(); 8]).await;
+    count_together(&[under_a_lease(); 8]).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn eight_agents_counting_by_compare_and_set_lose_nothing() {
-    count_together([Strategy::CompareAndSet; 8]).await;
+    count_together(&[Strategy::CompareAndSet; 8]).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn leases_and_compare_and_set_on_one_document_lose_nothing_between_them() {
     let (lease, set) = (under_a_lease(), Strategy::CompareAndSet);
-    count_together([lease, set, lease, set, lease, set, lease, set]).await;
+    count_together(&[lease, set, lease, set, lease, set, lease, set]).await;
 }
 
 #[tokio::test]

@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use mutext_contract::DeadHolder;
+use mutext_contract::{DeadHolder, Mode};
 use tokio::time::Instant;
 
 use crate::LockFixture;
-use crate::support::{AT_ONCE, Asker, LONG, LONG_TTL, fresh_context};
+use crate::support::{AT_ONCE, Asker, LONG, LONG_TTL, claim, fresh_context};
 
 /// What a vanished client held and queued for is free again when its lease has expired; where the engine declares
 /// that it finds dead holders by their presence, well before that.
@@ -44,4 +44,28 @@ pub async fn a_vanished_client_frees_its_lock_within_its_ttl(fixture: &dyn LockF
     // The dead waiter does not stand in the queue either: not for longer than it would have held.
     second.release(held_by_other.id()).await;
     second.granted(&second.request("notes.md", LONG_TTL), LONG).await;
+}
+
+/// A waiter that died keeps nobody behind it from what is free for them: a reader joins another past a dead writer.
+pub async fn a_dead_waiter_does_not_block_those_behind_it(fixture: &dyn LockFixture) {
+    let context = fresh_context();
+    let second = Asker::new(fixture.second_locks().await, &context, "bert");
+    let first = Asker::new(fixture.locks(), &context, "anna");
+    let capabilities = first.locks.capabilities();
+    if capabilities.dead_holder != DeadHolder::Presence || !capabilities.shared_mode {
+        return;
+    }
+    let shared = |asker: &Asker| asker.request_all([claim("plan.md", Mode::Shared)], LONG_TTL);
+    let reader = second.granted(&shared(&second), Duration::ZERO).await.lease;
+    let writer = first.queue(&first.request("plan.md", LONG_TTL)).await;
+    writer.abort();
+    let _ = writer.await;
+    drop(first);
+    fixture.vanish().await;
+
+    let asked = Instant::now();
+    let late = second.beside("carl");
+    late.granted(&shared(&late), LONG).await;
+    assert!(asked.elapsed() < 2 * AT_ONCE, "it waited {:?} behind a dead writer", asked.elapsed());
+    second.release(reader.id()).await;
 }

@@ -27,13 +27,12 @@ end
 if text then return { 2, next_end((standing(obstacles(claims, id, replaces)))) } end
 if KEYS[3] and call('EXISTS', KEYS[3]) == 1 then return { 4 } end
 local stands, lapsed = standing(obstacles(claims, id, replaces))
--- Whoever waits, waits for what is replaced too, and behind it.
-local waits = not replaces and somebody_waits_for(claims)
+local waits = somebody_waits_for(claims, replaces)
 if #stands == 0 and waits and wait <= 0 then
   -- Those who wait may have waited too long.
   settle({ unpack(claims) })
   stands, lapsed = standing(obstacles(claims, id, replaces))
-  waits = somebody_waits_for(claims)
+  waits = somebody_waits_for(claims, replaces)
 end
 if #stands == 0 and not waits then
   for _, lease in ipairs(lapsed) do remove(lease, true) end

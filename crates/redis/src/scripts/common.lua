@@ -185,18 +185,6 @@ local function dequeue(attempt, info)
   end
 end
 
--- Whether anybody who waits came before a newcomer with these claims: all of them did.
-local function somebody_waits_for(claims)
-  for _, claim in ipairs(claims) do
-    local fields = { 'v/' .. claim[2], 'd/' .. claim[2] }
-    for _, ancestor in ipairs(above(claim[2])) do fields[#fields + 1] = 'v/' .. ancestor end
-    for _, waiting in ipairs(call('HMGET', T, unpack(fields))) do
-      if tonumber(waiting or 0) >= (claim[1] == 'X' and 1 or UNIT) then return true end
-    end
-  end
-  return false
-end
-
 local function is_at_or_below(path, ancestor)
   return ancestor == '' or path == ancestor or string.sub(path, 1, #ancestor + 1) == ancestor .. '/'
 end
@@ -205,6 +193,25 @@ local function conflict(some, others)
   for _, a in ipairs(some) do
     for _, b in ipairs(others) do
       if (a[1] == 'X' or b[1] == 'X') and (is_at_or_below(a[2], b[2]) or is_at_or_below(b[2], a[2])) then return true end
+    end
+  end
+  return false
+end
+
+-- Whether anybody who waits came before a newcomer with these claims: all of them did.
+local function somebody_waits_for(claims, replaces)
+  if replaces then
+    -- Before it come only those that replace a lease of their own as well: few.
+    for _, other in ipairs(call('ZRANGEBYSCORE', Q, '-inf', '(0')) do
+      if conflict(claims, claims_of(waiter_of(call('HGET', T, 'w/' .. other)).info)) then return true end
+    end
+    return false
+  end
+  for _, claim in ipairs(claims) do
+    local fields = { 'v/' .. claim[2], 'd/' .. claim[2] }
+    for _, ancestor in ipairs(above(claim[2])) do fields[#fields + 1] = 'v/' .. ancestor end
+    for _, waiting in ipairs(call('HMGET', T, unpack(fields))) do
+      if tonumber(waiting or 0) >= (claim[1] == 'X' and 1 or UNIT) then return true end
     end
   end
   return false

@@ -30,6 +30,17 @@ for i = 2, #ARGV do
         end
       end
     end
+    -- A dead process's request, too, is in the way of those behind it.
+    local rank, alive = call('ZRANK', Q, attempt), {}
+    for _, other in ipairs(rank > 0 and call('ZRANGE', Q, 0, math.min(rank, 64) - 1) or {}) do
+      local before = waiter_of(call('HGET', T, 'w/' .. other))
+      local home = before.home
+      if alive[home] == nil then alive[home] = call('PUBSUB', 'NUMSUB', home)[2] > 0 end
+      if not alive[home] and absent_for(home) >= GRACE then
+        dequeue(other, before.info)
+        for _, claim in ipairs(claims_of(before.info)) do freed[#freed + 1] = claim end
+      end
+    end
     if #stands == 0 then
       for _, claim in ipairs(claims) do freed[#freed + 1] = claim end
       for _, lease in ipairs(lapsed) do

@@ -1,0 +1,415 @@
+//! Plays a schedule on a lock service, and compares it with the reference after each step.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use mutext_contract::{
+    Acquisition, AgentName, Claim, ContextName, Deadline, Grant, Holder, Lease, LeaseId, LockRequest, LockService,
+    Loss, Mode, Release, Renewal, Resource, Ttl,
+};
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+
+use super::reference::{Answer, Entry, Reference};
+use super::schedule::{AGENTS, CRASHING, RESOURCES, Step};
+use crate::LockFixture;
+use crate::support::{LONG_TTL, fresh_context};
+
+/// What must come about comes about within so many milliseconds.
+static PATIENCE_MS: AtomicU64 = AtomicU64::new(10_000);
+
+/// How long a step is waited for.
+fn long() -> Duration {
+    Duration::from_millis(PATIENCE_MS.load(Ordering::Relaxed))
+}
+
+/// From now on what does not come about soon never will: a failure is played again and again while it shrinks.
+pub(super) fn lose_patience() {
+    PATIENCE_MS.store(2500, Ordering::Relaxed);
+}
+
+/// How a step came out otherwise than it must.
+type Difference = String;
+
+/// Clients of one engine, for one schedule after the other.
+pub(super) struct Player<F> {
+    fixture: F,
+    /// Where the agents before [`CRASHING`] live, and where the others do.
+    clients: [Arc<dyn LockService>; 2],
+    crashed: bool,
+}
+
+impl<F: LockFixture> Player<F> {
+    pub(super) async fn open() -> Self {
+        let fixture = F::open().await;
+        let clients = [fixture.second_locks().await, fixture.locks()];
+        Self { fixture, clients, crashed: false }
+    }
+
+    pub(super) const fn has_crashed(&self) -> bool {
+        self.crashed
+    }
+
+    pub(super) async fn play(&mut self, steps: &[Step]) -> Result<(), Difference> {
+        let holder = |agent| Holder::new(AgentName::new(format!("agent-{agent}")).expect("a plain word"));
+        let mut game = Game {
+            context: fresh_context(),
+            holders: (0..AGENTS).map(holder).collect(),
+            reference: Reference::default(),
+            leases: HashMap::new(),
+            waiting: HashMap::new(),
+            highest: (0, 0),
+        };
+        for (number, step) in steps.iter().enumerate() {
+            let outcome = game.step(self, step).await;
+            outcome.map_err(|difference| format!("step {number}, {step:?}: {difference}"))?;
+        }
+        game.leave(&self.clients).await;
+        Ok(())
+    }
+
+    fn client(&self, agent: usize) -> &Arc<dyn LockService> {
+        &self.clients[usize::from(agent >= CRASHING)]
+    }
+}
+
+/// One schedule under way.
+struct Game {
+    context: ContextName,
+    holders: Vec<Holder>,
+    reference: Reference,
+    leases: HashMap<LeaseId, Lease>,
+    waiting: HashMap<LeaseId, JoinHandle<Acquisition>>,
+    /// The highest token so far, in the order of the reference's grants.
+    highest: (u64, u64),
+}
+
+/// The n-th, counted round.
+fn nth<'a>(entries: &[&'a Entry], n: usize) -> Option<&'a Entry> {
+    if entries.is_empty() { None } else { entries.get(n % entries.len()).copied() }
+}
+
+fn deadline() -> Deadline {
+    Deadline::after(long())
+}
+
+impl Game {
+    async fn step<F: LockFixture>(&mut self, player: &mut Player<F>, step: &Step) -> Result<(), Difference> {
+        match step {
+            Step::Acquire { agent, claims, wait, keeps } => {
+                let claims = claims.iter().map(|(resource, mode)| (RESOURCES[*resource], *mode));
+                let mut request = self.request(*agent, claims);
+                request.keeps = if *keeps { self.reference.of_agent(*agent) } else { Vec::new() };
+                self.ask(player, *agent, request, *wait).await?;
+            }
+            Step::Convert { lease, mode, wait } => {
+                let Some((id, agent)) = nth(&self.reference.leases(), *lease).map(|lease| (lease.id, lease.agent))
+                else {
+                    return Ok(());
+                };
+                let request = LockRequest::converting(&self.leases[&id], *mode);
+                self.ask(player, agent, request, *wait).await?;
+            }
+            Step::Release(n) => {
+                let Some((id, agent)) = nth(&self.reference.leases(), *n).map(|lease| (lease.id, lease.agent)) else {
+                    return Ok(());
+                };
+                let released = player.client(agent).release(&self.context, id, deadline()).await;
+                expect("the release", released, &Release::Released)?;
+                let granted = self.reference.end(id);
+                self.granted(player, &granted).await?;
+            }
+            Step::Cancel(n) => {
+                let Some((id, agent)) = nth(&self.reference.waiters(), *n).map(|waiter| (waiter.id, waiter.agent))
+                else {
+                    return Ok(());
+                };
+                let released = player.client(agent).release(&self.context, id, deadline()).await;
+                expect("the release of a request", released, &Release::Released)?;
+                match self.ended(id).await? {
+                    Acquisition::TimedOut(_) => {}
+                    other => return Err(format!("a request that was given up answered {other:?}")),
+                }
+                let granted = self.reference.end(id);
+                self.granted(player, &granted).await?;
+            }
+            Step::Renew(n) => {
+                let Some((id, agent)) = nth(&self.reference.leases(), *n).map(|lease| (lease.id, lease.agent)) else {
+                    return Ok(());
+                };
+                self.renew(player, agent, id, self.leases[&id].ttl).await?;
+                let granted = self.reference.lapse(id, false);
+                self.granted(player, &granted).await?;
+            }
+            Step::Expire(n) => {
+                let Some((id, agent)) = nth(&self.reference.leases(), *n).map(|lease| (lease.id, lease.agent)) else {
+                    return Ok(());
+                };
+                self.renew(player, agent, id, Ttl::new(Ttl::MIN).expect("the least")).await?;
+                self.until_lapsed(player, id).await?;
+                let granted = self.reference.lapse(id, true);
+                self.granted(player, &granted).await?;
+            }
+            Step::Revoke(n) => {
+                let Some((id, agent)) = nth(&self.reference.leases(), *n).map(|lease| (lease.id, lease.agent)) else {
+                    return Ok(());
+                };
+                let by = AgentName::new("operator").expect("a plain word");
+                let revoked = player.clients[0].revoke(&self.context, id, &by, "a whim", deadline()).await;
+                expect("the revocation", revoked, &Release::Released)?;
+                let lost = Renewal::Lost(Loss::Revoked { by, reason: "a whim".to_owned() });
+                expect("a renewal then", player.client(agent).renew(&self.leases[&id], deadline()).await, &lost)?;
+                let granted = self.reference.end(id);
+                self.granted(player, &granted).await?;
+            }
+            Step::Crash => {
+                // Once: the fixture has one client that can die.
+                if player.crashed {
+                    return Ok(());
+                }
+                player.crashed = true;
+                self.crash(player).await?;
+            }
+        }
+        self.compare(player).await
+    }
+
+    fn request(&self, agent: usize, claims: impl Iterator<Item = (&'static str, Mode)>) -> LockRequest {
+        let claim = |(resource, mode)| Claim { resource: Resource::new(resource).expect("a resource"), mode };
+        let ttl = Ttl::new(LONG_TTL).expect("a TTL");
+        LockRequest::new(self.context.clone(), self.holders[agent].clone(), ttl, claims.map(claim)).expect("a claim")
+    }
+
+    async fn ask<F: LockFixture>(
+        &mut self,
+        player: &Player<F>,
+        agent: usize,
+        request: LockRequest,
+        wait: bool,
+    ) -> Result<(), Difference> {
+        let name = |resource: &Resource| RESOURCES.into_iter().find(|name| *name == resource.as_str());
+        let claims = request.claims().iter().filter_map(|claim| Some((name(&claim.resource)?, claim.mode)));
+        let entry = Entry {
+            id: request.lease,
+            agent,
+            claims: claims.collect(),
+            keeps: request.keeps.clone(),
+            replaces: request.replaces,
+            grant: None,
+            lapsed: false,
+        };
+        let (expected, mut granted) = self.reference.ask(entry.clone(), wait);
+        let (client, own) = (Arc::clone(player.client(agent)), request.clone());
+        let until = if wait { Deadline::after(LONG_TTL) } else { Deadline::now() };
+        let asking =
+            tokio::spawn(async move { client.acquire(&own, until).await.expect("an acquire without trouble") });
+        if matches!(expected, Answer::Queued) {
+            self.waiting.insert(request.lease, asking);
+            // Others may have been granted something by a lease that lapsed meanwhile; none here.
+            return self.granted(player, &granted).await;
+        }
+        self.waiting.insert(request.lease, asking);
+        let found = self.ended(request.lease).await?;
+        match (expected, found) {
+            (Answer::Granted, Acquisition::Granted(grant)) => {
+                granted.retain(|id| *id != request.lease);
+                self.hold(grant)?;
+                self.granted(player, &granted).await
+            }
+            (Answer::Blocked(leases, ahead), Acquisition::TimedOut(blocked)) => {
+                let found: BTreeSet<LeaseId> = blocked.holdings.iter().map(|holding| holding.lease).collect();
+                if (&found, blocked.ahead) == (&leases, ahead) {
+                    return Ok(());
+                }
+                Err(format!("expected {leases:?} in the way and {ahead} ahead; found {blocked:?}"))
+            }
+            (Answer::Deadlock, Acquisition::Deadlock(deadlock)) => {
+                if self.reference.is_circle(&entry, &deadlock) {
+                    return Ok(());
+                }
+                Err(format!("this is no circle that begins with the asker: {deadlock:?}"))
+            }
+            (expected, found) => Err(format!("expected {expected:?}; found {found:?}")),
+        }
+    }
+
+    /// What a request came to.
+    async fn ended(&mut self, id: LeaseId) -> Result<Acquisition, Difference> {
+        let Some(waiting) = self.waiting.remove(&id) else { return Err(format!("nobody waits for {id}")) };
+        match tokio::time::timeout(long(), waiting).await {
+            Ok(Ok(acquisition)) => Ok(acquisition),
+            Ok(Err(failure)) => Err(format!("the request failed: {failure}")),
+            Err(_) => Err(format!("expected {id} to be answered within {:?}", long())),
+        }
+    }
+
+    /// A lease in hand: its token is above all that were granted before.
+    fn hold(&mut self, Grant { lease, .. }: Grant) -> Result<(), Difference> {
+        let (number, before) = (lease.token.number(), self.highest);
+        self.highest = number;
+        self.leases.insert(lease.id(), lease);
+        if number > before { Ok(()) } else { Err(format!("expected a token above {before:?}; found {number:?}")) }
+    }
+
+    /// These were granted, in this order; each confirms that it has heard so, as the library does.
+    async fn granted<F: LockFixture>(&mut self, player: &Player<F>, granted: &[LeaseId]) -> Result<(), Difference> {
+        for id in granted {
+            match self.ended(*id).await? {
+                Acquisition::Granted(grant) => {
+                    let ttl = grant.lease.ttl;
+                    self.hold(grant)?;
+                    let agent = self.reference.leases().iter().find(|lease| lease.id == *id).map(|lease| lease.agent);
+                    if let Some(agent) = agent {
+                        self.renew(player, agent, *id, ttl).await?;
+                    }
+                }
+                other => return Err(format!("expected {id} to be granted; found {other:?}")),
+            }
+        }
+        // Those who were to replace a lease that is no more are told so.
+        let standing: BTreeSet<LeaseId> = self.reference.waiters().iter().map(|waiter| waiter.id).collect();
+        let orphans: Vec<LeaseId> = self.waiting.keys().filter(|id| !standing.contains(*id)).copied().collect();
+        for id in orphans {
+            match self.ended(id).await? {
+                Acquisition::Lost(_) => {}
+                other => return Err(format!("expected {id} to have lost what it was to replace; found {other:?}")),
+            }
+        }
+        Ok(())
+    }
+
+    async fn renew<F: LockFixture>(
+        &self,
+        player: &Player<F>,
+        agent: usize,
+        id: LeaseId,
+        ttl: Ttl,
+    ) -> Result<(), Difference> {
+        let lease = Lease { ttl, ..self.leases[&id].clone() };
+        match player.client(agent).renew(&lease, deadline()).await {
+            Ok(Renewal::Renewed { .. }) => Ok(()),
+            other => Err(format!("expected {id} to be renewed; found {other:?}")),
+        }
+    }
+
+    async fn until_lapsed<F: LockFixture>(&self, player: &Player<F>, id: LeaseId) -> Result<(), Difference> {
+        tokio::time::sleep(Ttl::MIN).await;
+        let begun = Instant::now();
+        while begun.elapsed() < long() {
+            let table =
+                player.clients[0].inspect(&self.context, deadline()).await.map_err(|error| error.to_string())?;
+            if !table.holdings.iter().any(|lease| lease.lease == id && !lease.remaining.is_zero()) {
+                return Ok(());
+            }
+            tokio::time::sleep(Duration::from_millis(3)).await;
+        }
+        Err(format!("expected {id} to lapse"))
+    }
+
+    /// Both agents of the second client die. Somebody asks for everything, so that somebody cares, until none of the
+    /// dead is left.
+    async fn crash<F: LockFixture>(&mut self, player: &mut Player<F>) -> Result<(), Difference> {
+        for waiter in self.reference.waiters().iter().filter(|waiter| waiter.agent >= CRASHING) {
+            if let Some(waiting) = self.waiting.remove(&waiter.id) {
+                waiting.abort();
+                let _ = waiting.await;
+            }
+        }
+        let (dead, granted) = self.reference.crash(CRASHING);
+        player.clients[1] = Arc::clone(&player.clients[0]);
+        player.fixture.vanish().await;
+        player.clients[1] = player.fixture.second_locks().await;
+
+        self.granted(player, &granted).await?;
+        let begun = Instant::now();
+        while self.ask_for_everything(player, &dead).await? {
+            if begun.elapsed() > long() {
+                return Err(format!("expected the dead to be found: {dead:?}"));
+            }
+        }
+        Ok(())
+    }
+
+    /// A live agent asks for the whole context until it has it, or nothing of the dead is left; whether something is.
+    async fn ask_for_everything<F: LockFixture>(
+        &mut self,
+        player: &Player<F>,
+        dead: &[LeaseId],
+    ) -> Result<bool, Difference> {
+        let request = self.request(0, [("/", Mode::Exclusive)].into_iter());
+        self.ask(player, 0, request.clone(), true).await?;
+        let begun = Instant::now();
+        let left = loop {
+            let table =
+                player.clients[0].inspect(&self.context, deadline()).await.map_err(|error| error.to_string())?;
+            let leases = table.holdings.iter().map(|lease| lease.lease);
+            let ids: Vec<LeaseId> = leases.chain(table.waiters.iter().map(|waiter| waiter.lease)).collect();
+            let left = ids.iter().any(|id| dead.contains(id));
+            let is_held = self.leases.contains_key(&request.lease);
+            if ids.contains(&request.lease) && (!left || is_held) {
+                break left;
+            }
+            if begun.elapsed() > long() {
+                return Err(format!("expected the dead to be found: {dead:?}; found {table:?}"));
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        };
+        let released = player.clients[0].release(&self.context, request.lease, deadline()).await;
+        expect("the release of everything", released, &Release::Released)?;
+        if self.waiting.contains_key(&request.lease) {
+            self.ended(request.lease).await?;
+        }
+        let granted = self.reference.end(request.lease);
+        self.granted(player, &granted).await?;
+        Ok(left)
+    }
+
+    /// The table as everybody sees it is the reference's.
+    async fn compare<F: LockFixture>(&self, player: &Player<F>) -> Result<(), Difference> {
+        let mut leases = self.reference.leases();
+        leases.sort_by_key(|lease| lease.grant);
+        let leases: Vec<(LeaseId, bool)> = leases.iter().map(|lease| (lease.id, lease.lapsed)).collect();
+        let waiters: Vec<LeaseId> = self.reference.waiters().iter().map(|waiter| waiter.id).collect();
+        let begun = Instant::now();
+        loop {
+            let table =
+                player.clients[0].inspect(&self.context, deadline()).await.map_err(|error| error.to_string())?;
+            let found: Vec<_> = table.holdings.iter().map(|lease| (lease.lease, lease.remaining.is_zero())).collect();
+            let queue: Vec<LeaseId> = table.waiters.iter().map(|waiter| waiter.lease).collect();
+            if (&found, &queue) == (&leases, &waiters) {
+                return Ok(());
+            }
+            // A request on its way may not be in the queue yet, an engine may have to look again.
+            if begun.elapsed() > long() {
+                return Err(format!("expected leases {leases:?} and waiters {waiters:?}; found {table:?}"));
+            }
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    }
+
+    /// Leaves the context: nothing of it is looked after any more.
+    async fn leave(mut self, clients: &[Arc<dyn LockService>; 2]) {
+        for (id, waiting) in self.waiting.drain() {
+            waiting.abort();
+            let _ = waiting.await;
+            let _ = clients[0].release(&self.context, id, deadline()).await;
+        }
+        for id in self.leases.keys() {
+            let _ = clients[0].release(&self.context, *id, deadline()).await;
+        }
+    }
+}
+
+/// That an answer is as it must be.
+fn expect<T: PartialEq + std::fmt::Debug, E: std::fmt::Debug>(
+    what: &str,
+    found: Result<T, E>,
+    expected: &T,
+) -> Result<(), Difference> {
+    match found {
+        Ok(found) if found == *expected => Ok(()),
+        found => Err(format!("{what}: expected {expected:?}; found {found:?}")),
+    }
+}
