@@ -5,20 +5,20 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Args;
-use mutext::{Claim, ContextName, Holding, LockTable, Mode, Release, Resource, Waiter};
+use mutext::{Claim, ContextName, Holding, LockTable, Mode, Release, Resource, RevocationRecord, Waiter};
 use serde_json::{Value, json};
 
 use crate::config::Common;
 use crate::error::{CliError, holding, milliseconds};
 use crate::exit::Exit;
-use crate::output::{Output, span};
+use crate::output::{Output, span, timestamp};
 use crate::watch;
 
 /// Show who holds what, since when, and who waits
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  mutext locks\n  mutext locks --json | jq '.leases[] | {agent, waiting}'\n  \
     mutext locks --watch\n  mutext locks --watch --every 5s --json | jq -c '{at, held: [.leases[].agent]}'\n  \
-    mutext locks --watch --count 3 > three-looks.txt\n\n\
+    mutext locks --watch --count 3 > three-looks.txt\n  mutext locks --revoked\n\n\
     A lease that has lapsed stands in nobody's way; its holder keeps it until somebody takes it.\n\n\
     --watch draws a live view on a terminal: q quits, ? shows the keys. In a pipe or a file, and with\n\
     --json, it writes one table or one line of JSON for each look. A lock server that goes away is told\n\
@@ -27,6 +27,9 @@ pub(crate) struct LocksArgs {
     /// Look again and again, until q or Ctrl-C
     #[arg(long)]
     watch: bool,
+    /// Show instead which leases were broken, by whom and why, newest first
+    #[arg(long, conflicts_with = "watch")]
+    revoked: bool,
     /// How often to look: 100ms to 1day
     #[arg(long, value_name = "DURATION", default_value = "1s", value_parser = watch::every, requires = "watch")]
     every: Duration,
@@ -39,7 +42,8 @@ pub(crate) struct LocksArgs {
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  mutext revoke plan.md --reason 'its agent hangs'\n  \
     mutext revoke --lease 9f86d081 --reason 'one of several readers'\n\n\
-    The holder's later writes are refused; `mutext lock` ends the command that runs under the lease.")]
+    The document store refuses the holder's later writes, whoever holds the lock by then; `mutext lock`\n\
+    ends the command that runs under the lease. `mutext locks --revoked` shows who broke what, and why.")]
 pub(crate) struct RevokeArgs {
     /// The leases on exactly this resource
     #[arg(required_unless_present = "lease")]
@@ -56,11 +60,49 @@ pub(crate) async fn locks(args: LocksArgs, common: &Common) -> Result<ExitCode, 
     if args.watch {
         return watch::run(args.every, args.count, common).await;
     }
+    if args.revoked {
+        return revoked(common).await;
+    }
     let table = common.with_context(async |context| Ok(context.locks().await?)).await?;
     let answer = picture(&table, &common.context);
     common.out.answer(&answer, || human(&table, common.out))?;
     if table.holdings.is_empty() && table.waiters.is_empty() {
         common.out.remark(&format!("nobody holds a lock in context {}", common.context));
+    }
+    Ok(Exit::Done.into())
+}
+
+/// So many revocations are shown.
+const REVOCATIONS: usize = 1000;
+
+async fn revoked(common: &Common) -> Result<ExitCode, CliError> {
+    let records = common.with_context(async |context| Ok(context.revocations(REVOCATIONS).await?)).await?;
+    let answer = records.iter().map(|RevocationRecord { revocation, at }| {
+        json!({
+            "at": timestamp(*at),
+            "lease": revocation.lease,
+            "agent": revocation.holder,
+            "claims": revocation.claims[..],
+            "by": revocation.by,
+            "reason": revocation.reason,
+        })
+    });
+    let answer = json!({ "context": common.context, "revocations": answer.collect::<Vec<_>>() });
+    common.out.answer(&answer, || {
+        let rows = records.iter().map(|RevocationRecord { revocation, at }| {
+            [
+                timestamp(*at),
+                resources(&revocation.claims),
+                revocation.holder.as_ref().map_or_else(|| "?".to_owned(), ToString::to_string),
+                revocation.by.to_string(),
+                revocation.reason.clone(),
+                revocation.lease.to_string()[..12].to_owned(),
+            ]
+        });
+        common.out.table(["when", "resource", "holder", "by", "reason", "lease"], rows.collect())
+    })?;
+    if records.is_empty() {
+        common.out.remark(&format!("no lease was ever broken in context {}", common.context));
     }
     Ok(Exit::Done.into())
 }

@@ -112,6 +112,10 @@ macro_rules! store_suite {
                 a_newer_epoch_outranks
                 a_fenced_read_keeps_older_tokens_out
                 a_good_fence_raises_the_mark_even_where_the_precondition_fails
+                a_revoked_lease_writes_no_more
+                a_revoked_lease_reads_no_more
+                a_retry_of_what_a_revoked_lease_wrote_is_told
+                revocations_are_listed_newest_first
                 the_same_key_happens_once
                 the_same_key_for_another_commit_is_refused
                 a_refusal_does_not_use_the_key_up

@@ -18,8 +18,9 @@ use player::Player;
 
 /// So many schedules are played side by side: most of them wait for something now and then.
 const SIDE_BY_SIDE: usize = 16;
-/// So often a schedule that fails is tried in a shorter form.
-const SHRINKS: u32 = 400;
+/// So often, and so many milliseconds long, a schedule that fails is tried in a shorter form.
+const SHRINKS: u32 = 200;
+const SHRINKING_MS: u32 = 60_000;
 
 fn from_environment(name: &str) -> Option<u64> {
     std::env::var(name).ok().and_then(|value| value.parse().ok())
@@ -57,7 +58,13 @@ fn play<F: LockFixture + 'static>(schedules: u32, seed: u64, has_failed: &Atomic
     let player: RefCell<Option<Player<F>>> = RefCell::default();
     let mut bytes = [0; 32];
     bytes[..8].copy_from_slice(&seed.to_le_bytes());
-    let config = Config { cases: schedules, max_shrink_iters: SHRINKS, failure_persistence: None, ..Config::default() };
+    let config = Config {
+        cases: schedules,
+        max_shrink_iters: SHRINKS,
+        max_shrink_time: SHRINKING_MS,
+        failure_persistence: None,
+        ..Config::default()
+    };
     let mut runner = TestRunner::new_with_rng(config, TestRng::from_seed(RngAlgorithm::ChaCha, &bytes));
     let own = Cell::new(false);
     let outcome = runner.run(&schedule::strategy(), |steps| {

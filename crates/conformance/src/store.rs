@@ -10,6 +10,7 @@ mod history;
 mod keys;
 mod lost_updates;
 mod revisions;
+mod revocations;
 
 pub use commits::{
     a_moved_revision_is_refused_with_the_current_document, any_overwrites, contexts_do_not_share_documents,
@@ -32,4 +33,8 @@ pub use keys::{
 pub use lost_updates::{no_update_is_lost, unprotected_updates_are_lost};
 pub use revisions::{
     a_deleted_document_is_absent_and_its_revision_is_never_used_again, absent_means_absent, revisions_rise_from_one,
+};
+pub use revocations::{
+    a_retry_of_what_a_revoked_lease_wrote_is_told, a_revoked_lease_reads_no_more, a_revoked_lease_writes_no_more,
+    revocations_are_listed_newest_first,
 };

@@ -46,5 +46,6 @@ pub use name::{
 };
 pub use store::{
     CommitRecord, Committed, Conflict, DocumentStore, EpochSource, Fenced, FencedRead, Listing, Outcome, Refusal,
+    Revocation, RevocationRecord,
 };
 pub use table::{Blocked, Deadlock, Holding, Knot, LockTable, Obstacle, Waiter};

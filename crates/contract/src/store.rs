@@ -7,8 +7,9 @@ use std::time::SystemTime;
 use async_trait::async_trait;
 
 use crate::{
-    AgentName, Commit, ContextName, Cursor, Deadline, Document, DocumentPath, EngineError, Entry, Fence, FencingToken,
-    Finding, IdempotencyKey, PastRevision, PathPrefix, Precondition, Revision, StoreCapabilities,
+    AgentName, Claim, Commit, ContextName, Cursor, Deadline, Document, DocumentPath, EngineError, Entry, Fence,
+    FencingToken, Finding, IdempotencyKey, LeaseId, PastRevision, PathPrefix, Precondition, Revision,
+    StoreCapabilities,
 };
 
 /// How a commit ended. A refusal is a value, not an error.
@@ -38,6 +39,13 @@ pub enum Refusal {
     Conflict(Box<Conflict>),
     /// The fencing token is behind.
     Fenced(Box<Fenced>),
+    /// The lease was revoked, whether or not anybody has held the lock since.
+    Revoked {
+        /// Who did it.
+        by: AgentName,
+        /// Why.
+        reason: String,
+    },
     /// The idempotency key has named another commit.
     KeyReused {
         /// The key.
@@ -102,6 +110,37 @@ pub enum FencedRead {
     Read(Option<Document>),
     /// The token is behind: a later holder has been here.
     Fenced(Box<Fenced>),
+    /// The lease was revoked.
+    Revoked {
+        /// Who did it.
+        by: AgentName,
+        /// Why.
+        reason: String,
+    },
+}
+
+/// A lease that is not to be good any more, and who says so.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Revocation {
+    /// The lease: every token that it owns.
+    pub lease: LeaseId,
+    /// Who held it; `None` where the lock service could not tell.
+    pub holder: Option<AgentName>,
+    /// What it covered; empty where the lock service could not tell.
+    pub claims: Arc<[Claim]>,
+    /// Who revokes it.
+    pub by: AgentName,
+    /// Why: told to whoever comes with one of its tokens.
+    pub reason: String,
+}
+
+/// A revocation that stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RevocationRecord {
+    /// What was revoked, by whom and why.
+    pub revocation: Revocation,
+    /// When, by the store's clock.
+    pub at: SystemTime,
 }
 
 /// One page of a listing.
@@ -132,7 +171,7 @@ pub struct CommitRecord {
 ///
 /// Two parties meet here: an engine, which implements it, and the `mutext` library, which calls it.
 ///
-/// **The checks** (fence, revision, idempotency key) and the write are one atomic step. **Dropping** a commit's
+/// **The checks** (idempotency key, revocation, fence, revision) and the write are one atomic step. **Dropping** a commit's
 /// future does not stop the commit: it happens or not, and a retry under the same key learns which.
 /// **Errors** say whether anything may have happened.
 #[async_trait]
@@ -190,6 +229,26 @@ pub trait DocumentStore: EpochSource + fmt::Debug + Send + Sync + 'static {
         limit: usize,
         deadline: Deadline,
     ) -> Result<Vec<CommitRecord>, EngineError>;
+
+    /// Records that a lease's tokens are not admitted any more, as durably as a commit. A commit or fenced read that
+    /// begins after this has returned and presents one of them is refused; one under way meanwhile comes before or
+    /// after. Idempotent: the first revocation of a lease stands.
+    ///
+    /// The answer under an idempotency key is still given: it tells what happened before.
+    async fn revoke(
+        &self,
+        context: &ContextName,
+        revocation: &Revocation,
+        deadline: Deadline,
+    ) -> Result<(), EngineError>;
+
+    /// At most `limit` revocations, newest first. They are kept as long as the documents.
+    async fn revocations(
+        &self,
+        context: &ContextName,
+        limit: usize,
+        deadline: Deadline,
+    ) -> Result<Vec<RevocationRecord>, EngineError>;
 
     /// Looks at the engine's version, settings and reach, and says what would endanger its promises. Changes nothing.
     async fn examine(&self, deadline: Deadline) -> Result<Vec<Finding>, EngineError>;

@@ -11,6 +11,8 @@ use rusqlite::types::Type;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use sha2::{Digest, Sha256};
 
+use crate::revocation_rows;
+
 type Result<T> = rusqlite::Result<T>;
 
 /// Where a document stands: its last revision, whether it lives, and the highest token that it has seen.
@@ -157,6 +159,9 @@ pub(crate) fn read_fenced(
     path: &DocumentPath,
     token: FencingToken,
 ) -> Result<FencedRead> {
+    if let Some((by, reason)) = revocation_rows::of(connection, context, token.owner)? {
+        return Ok(FencedRead::Revoked { by, reason });
+    }
     let standing = standing(connection, context, path)?;
     let current = read(connection, context, path)?;
     if let Some(highest) = standing.highest.filter(|highest| !token.is_admitted_after(Some(highest))) {
@@ -178,6 +183,9 @@ pub(crate) fn commit(connection: &Connection, context: &ContextName, commit: &Co
         standings.push(standing(connection, context, &change.path)?);
     }
     if let Some(fence) = commit.fence.as_ref().filter(|_| fenced) {
+        if let Some((by, reason)) = revocation_rows::of(connection, context, fence.token.owner)? {
+            return Ok(Outcome::Refused(Refusal::Revoked { by, reason }));
+        }
         let behind = |(_, standing): &(&Change, &Standing)| !fence.token.is_admitted_after(standing.highest.as_ref());
         if let Some((change, standing)) = commit.changes.iter().zip(&standings).find(behind) {
             let current = read(connection, context, &change.path)?;
@@ -208,7 +216,7 @@ fn write(
     fingerprint: Option<&[u8]>,
 ) -> Result<Committed> {
     let sql = "INSERT INTO commits (context, author, message, at, key, fingerprint) VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
-    let at = SystemTime::UNIX_EPOCH.elapsed().map_or(0, |elapsed| i64::try_from(elapsed.as_millis()).unwrap_or(0));
+    let at = now();
     let key = commit.key.as_ref().map(mutext_contract::IdempotencyKey::as_str);
     connection.prepare_cached(sql)?.execute(params![
         context.as_str(),
@@ -334,6 +342,11 @@ fn raise(
     Ok(())
 }
 
+/// This moment, as it is written down.
+pub(crate) fn now() -> i64 {
+    SystemTime::UNIX_EPOCH.elapsed().map_or(0, |elapsed| i64::try_from(elapsed.as_millis()).unwrap_or(0))
+}
+
 fn number(row: &Row<'_>, column: usize) -> Result<u64> {
     row.get::<_, i64>(column).map(i64::cast_unsigned)
 }
@@ -342,15 +355,15 @@ fn kind(row: &Row<'_>, column: usize) -> Result<Kind> {
     Ok(if row.get::<_, i64>(column)? == 0 { Kind::Text } else { Kind::Json })
 }
 
-fn time(row: &Row<'_>, column: usize) -> Result<SystemTime> {
+pub(crate) fn time(row: &Row<'_>, column: usize) -> Result<SystemTime> {
     Ok(SystemTime::UNIX_EPOCH + Duration::from_millis(number(row, column)?))
 }
 
-fn damaged(column: usize, error: impl std::error::Error + Send + Sync + 'static) -> rusqlite::Error {
+pub(crate) fn damaged(column: usize, error: impl std::error::Error + Send + Sync + 'static) -> rusqlite::Error {
     rusqlite::Error::FromSqlConversionFailure(column, Type::Text, Box::new(error))
 }
 
-fn author(row: &Row<'_>, column: usize) -> Result<AgentName> {
+pub(crate) fn author(row: &Row<'_>, column: usize) -> Result<AgentName> {
     AgentName::new(row.get::<_, String>(column)?).map_err(|error| damaged(column, error))
 }
 

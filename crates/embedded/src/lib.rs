@@ -14,6 +14,7 @@ mod clock;
 mod document_rows;
 mod lock_rows;
 mod locks;
+mod revocation_rows;
 mod sqlite;
 mod store;
 mod table;

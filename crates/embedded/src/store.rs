@@ -11,20 +11,24 @@ use std::time::Duration;
 use async_trait::async_trait;
 use mutext_contract::{
     Commit, CommitRecord, ContextName, Cursor, Deadline, Document, DocumentPath, DocumentStore, Effect, EngineError,
-    EpochSource, Fence, FencedRead, Finding, Listing, Outcome, PastRevision, PathPrefix, Revision, Severity,
-    StoreCapabilities, Waiting,
+    EpochSource, Fence, FencedRead, Finding, Listing, Outcome, PastRevision, PathPrefix, Revision, Revocation,
+    RevocationRecord, Severity, StoreCapabilities, Waiting,
 };
 use rusqlite::Connection;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::document_rows;
+use crate::revocation_rows;
 use crate::sqlite::{self, Schema, Sync};
 use crate::worker;
 use crate::writer::{Writer, WriterOptions};
 
 /// `Mutd` in ASCII.
-const SCHEMA: Schema = Schema { application_id: 0x4d75_7464, migrations: &[include_str!("documents.sql")] };
+const SCHEMA: Schema = Schema {
+    application_id: 0x4d75_7464,
+    migrations: &[include_str!("documents.sql"), include_str!("revocations.sql")],
+};
 /// Connections kept open for the next read.
 const READERS_KEPT: usize = 4;
 /// How often a watcher looks for commits of other processes.
@@ -171,6 +175,25 @@ impl DocumentStore for EmbeddedStore {
                 () = tokio::time::sleep_until(deadline.instant().min(Instant::now() + LOOK_FOR_COMMITS)) => {}
             }
         }
+    }
+
+    async fn revoke(
+        &self,
+        context: &ContextName,
+        revocation: &Revocation,
+        deadline: Deadline,
+    ) -> Result<(), EngineError> {
+        self.writer.revoke(context.clone(), revocation.clone(), deadline).await
+    }
+
+    async fn revocations(
+        &self,
+        context: &ContextName,
+        limit: usize,
+        deadline: Deadline,
+    ) -> Result<Vec<RevocationRecord>, EngineError> {
+        let context = context.clone();
+        self.read_with(deadline, move |connection| revocation_rows::list(connection, &context, limit)).await
     }
 
     async fn examine(&self, deadline: Deadline) -> Result<Vec<Finding>, EngineError> {

@@ -8,12 +8,14 @@ use std::path::PathBuf;
 use std::sync::{Arc, mpsc};
 
 use mutext_contract::{
-    Commit, ContextName, Deadline, DocumentPath, Effect, EngineError, FencedRead, FencingToken, Outcome, TroubleKind,
+    Commit, ContextName, Deadline, DocumentPath, Effect, EngineError, FencedRead, FencingToken, Outcome, Revocation,
+    TroubleKind,
 };
 use rusqlite::Connection;
 use tokio::sync::{Notify, oneshot};
 
 use crate::document_rows;
+use crate::revocation_rows;
 use crate::sqlite::{self, Sync};
 use crate::worker::{start_thread, stopped};
 
@@ -50,6 +52,12 @@ enum Write {
         deadline: Deadline,
         answer: Answer<u64>,
     },
+    Revoke {
+        context: ContextName,
+        revocation: Revocation,
+        deadline: Deadline,
+        answer: Answer<()>,
+    },
 }
 
 /// An answer that waits for its transaction to stand.
@@ -57,6 +65,7 @@ enum Done {
     Commit(Answer<Outcome>, Outcome),
     ReadFenced(Answer<FencedRead>, FencedRead),
     MintEpoch(Answer<u64>, u64),
+    Revoke(Answer<()>),
 }
 
 pub(crate) struct Writer {
@@ -102,6 +111,15 @@ impl Writer {
 
     pub(crate) async fn mint_epoch(&self, context: ContextName, deadline: Deadline) -> Result<u64, EngineError> {
         self.ask(|answer| Write::MintEpoch { context, deadline, answer }).await
+    }
+
+    pub(crate) async fn revoke(
+        &self,
+        context: ContextName,
+        revocation: Revocation,
+        deadline: Deadline,
+    ) -> Result<(), EngineError> {
+        self.ask(|answer| Write::Revoke { context, revocation, deadline, answer }).await
     }
 
     async fn ask<T>(&self, write: impl FnOnce(Answer<T>) -> Write) -> Result<T, EngineError> {
@@ -185,6 +203,10 @@ impl Desk {
             Write::MintEpoch { context, answer, .. } => {
                 keep(answer, self.step(|| document_rows::mint_epoch(connection, &context)), Done::MintEpoch)
             }
+            Write::Revoke { context, revocation, answer, .. } => {
+                let outcome = self.step(|| revocation_rows::insert(connection, &context, &revocation));
+                keep(answer, outcome, |answer, ()| Done::Revoke(answer))
+            }
         }
     }
 
@@ -216,9 +238,10 @@ fn keep<T>(
 impl Write {
     const fn deadline(&self) -> Deadline {
         match self {
-            Self::Commit { deadline, .. } | Self::ReadFenced { deadline, .. } | Self::MintEpoch { deadline, .. } => {
-                *deadline
-            }
+            Self::Commit { deadline, .. }
+            | Self::ReadFenced { deadline, .. }
+            | Self::MintEpoch { deadline, .. }
+            | Self::Revoke { deadline, .. } => *deadline,
         }
     }
 
@@ -227,6 +250,7 @@ impl Write {
             Self::Commit { answer, .. } => drop(answer.send(Err(again(error)))),
             Self::ReadFenced { answer, .. } => drop(answer.send(Err(again(error)))),
             Self::MintEpoch { answer, .. } => drop(answer.send(Err(again(error)))),
+            Self::Revoke { answer, .. } => drop(answer.send(Err(again(error)))),
         }
     }
 }
@@ -238,6 +262,7 @@ impl Done {
             Self::Commit(answer, outcome) => drop(answer.send(Ok(outcome))),
             Self::ReadFenced(answer, outcome) => drop(answer.send(Ok(outcome))),
             Self::MintEpoch(answer, epoch) => drop(answer.send(Ok(epoch))),
+            Self::Revoke(answer) => drop(answer.send(Ok(()))),
         }
     }
 
@@ -246,6 +271,7 @@ impl Done {
             Self::Commit(answer, _) => drop(answer.send(Err(again(error)))),
             Self::ReadFenced(answer, _) => drop(answer.send(Err(again(error)))),
             Self::MintEpoch(answer, _) => drop(answer.send(Err(again(error)))),
+            Self::Revoke(answer) => drop(answer.send(Err(again(error)))),
         }
     }
 }

@@ -7,8 +7,8 @@ use std::time::Duration;
 use mutext_contract::{
     Action, AgentName, Blocked, Commit, CommitRecord, Committed, Content, ContextName, Cursor, Deadline, Document,
     DocumentPath, DocumentStore, Entry, Fence, FencedRead, Finding, Holder, InvalidName, LeaseId, Listing,
-    LockCapabilities, LockService, LockTable, Outcome, PastRevision, PathPrefix, Precondition, Refusal, Release,
-    Resource, Revision, StoreCapabilities, Ttl, Wait,
+    LockCapabilities, LockService, LockTable, Loss, Outcome, PastRevision, PathPrefix, Precondition, Refusal, Release,
+    Resource, Revision, Revocation, RevocationRecord, StoreCapabilities, Ttl, Wait,
 };
 use tokio::time::Instant;
 
@@ -292,6 +292,7 @@ impl Context {
         match self.read_fenced(&path, fence).await? {
             FencedRead::Read(document) => Ok(document),
             FencedRead::Fenced(fenced) => Err(refused_under(fence, Refusal::Fenced(fenced))),
+            FencedRead::Revoked { by, reason } => Err(refused_under(fence, Refusal::Revoked { by, reason })),
         }
     }
 
@@ -456,12 +457,35 @@ impl Context {
     }
 
     /// Breaks another's lease: the next waiter is served, and the holder is told who did it and why.
+    ///
+    /// The document store is told first, and refuses whatever comes under that lease from then on, also where the lock
+    /// service cannot be reached afterwards. What it wrote down is there for good: see [`Context::revocations`].
     pub async fn revoke(&self, lease: LeaseId, reason: &str) -> Result<Release, Error> {
-        let revoked = self.lock_service().revoke(&self.name, lease, self.agent(), reason, self.deadline()).await?;
+        let deadline = self.deadline();
+        let table = self.lock_service().inspect(&self.name, deadline).await;
+        let held = table.map(|table| table.holdings.into_iter().find(|holding| holding.lease == lease));
+        // What is not held is not written down; where nobody can tell, it is.
+        if !matches!(held, Ok(None)) {
+            let held = held.ok().flatten();
+            let revocation = Revocation {
+                lease,
+                holder: held.as_ref().map(|holding| holding.holder.agent.clone()),
+                claims: held.map_or_else(|| Arc::from([]), |holding| holding.claims),
+                by: self.agent().clone(),
+                reason: reason.to_owned(),
+            };
+            self.store().revoke(&self.name, &revocation, deadline).await?;
+        }
+        let revoked = self.lock_service().revoke(&self.name, lease, self.agent(), reason, deadline).await?;
         if revoked == Release::Released {
             self.keeper().meter().revoked();
         }
         Ok(revoked)
+    }
+
+    /// At most `limit` leases that were broken, newest first: which, by whom and why.
+    pub async fn revocations(&self, limit: usize) -> Result<Vec<RevocationRecord>, Error> {
+        Ok(self.store().revocations(&self.name, limit, self.deadline()).await?)
     }
 }
 
@@ -474,9 +498,12 @@ pub(crate) fn refused(refusal: Refusal) -> Error {
     match refusal {
         Refusal::Conflict(conflict) => Error::Conflict(conflict),
         Refusal::KeyReused { key } => Error::KeyReused { key },
+        Refusal::Revoked { by, reason } => {
+            Error::LeaseLost { resources: Vec::new(), loss: Loss::Revoked { by, reason }, current: None }
+        }
         Refusal::Fenced(fenced) => Error::LeaseLost {
             resources: vec![Resource::from(fenced.path)],
-            loss: mutext_contract::Loss::Superseded,
+            loss: Loss::Superseded,
             current: fenced.current.map(Box::new),
         },
     }

@@ -170,6 +170,7 @@ impl LockGuard {
                 Ok(document)
             }
             FencedRead::Fenced(fenced) => Err(self.superseded(fenced.current)),
+            FencedRead::Revoked { by, reason } => Err(self.lose(Loss::Revoked { by, reason }, None)),
         }
     }
 
@@ -221,6 +222,7 @@ impl LockGuard {
                 Ok(committed)
             }
             Outcome::Refused(Refusal::Fenced(fenced)) => Err(self.superseded(fenced.current)),
+            Outcome::Refused(Refusal::Revoked { by, reason }) => Err(self.lose(Loss::Revoked { by, reason }, None)),
             Outcome::Refused(Refusal::Conflict(conflict)) if !self.is_held() => Err(self.superseded(conflict.current)),
             Outcome::Refused(refusal) => Err(crate::context::refused(refusal)),
         }
@@ -354,8 +356,12 @@ impl LockGuard {
     }
 
     fn superseded(&self, current: Option<Document>) -> Error {
-        self.grip.held.lose(Loss::Superseded);
-        self.lost_error(Loss::Superseded, current)
+        self.lose(Loss::Superseded, current)
+    }
+
+    fn lose(&self, loss: Loss, current: Option<Document>) -> Error {
+        self.grip.held.lose(loss.clone());
+        self.lost_error(loss, current)
     }
 
     fn lost_error(&self, loss: Loss, current: Option<Document>) -> Error {

@@ -62,7 +62,8 @@ pub use mutext_contract::{
     Deadlock, Document, DocumentPath, Effect, EngineError, Entry, Fence, Fenced, FencingToken, Finding, Holder,
     HolderId, Holding, IdempotencyKey, InvalidDuration, InvalidJson, InvalidName, InvalidToken, Kind, Knot, Lease,
     LeaseId, Listing, LockCapabilities, LockTable, Loss, Mode, NameRule, Obstacle, PastRevision, PathPrefix,
-    Precondition, Release, Resource, Revision, Severity, StoreCapabilities, TroubleKind, Ttl, Wait, Waiter,
+    Precondition, Release, Resource, Revision, Revocation, RevocationRecord, Severity, StoreCapabilities, TroubleKind,
+    Ttl, Wait, Waiter,
 };
 pub use mutext_embedded::SQLITE_VERSION;
 pub use update::{Strategy, UpdateOptions, Updated};

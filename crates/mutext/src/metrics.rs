@@ -192,7 +192,7 @@ impl Meter {
         match answer {
             Ok(Outcome::Committed(_)) => &commit.committed,
             Ok(Outcome::Refused(Refusal::Conflict(_))) => &commit.conflict,
-            Ok(Outcome::Refused(Refusal::Fenced(_))) => &commit.fenced,
+            Ok(Outcome::Refused(Refusal::Fenced(_) | Refusal::Revoked { .. })) => &commit.fenced,
             Ok(Outcome::Refused(Refusal::KeyReused { .. })) => &commit.key_reused,
             Err(_) => &commit.failed,
         }

@@ -14,7 +14,9 @@ use mutext::{
     IdempotencyKey, Kind, Listing, Mutext, PastRevision, PathPrefix, Precondition, Revision, Settings,
     StoreCapabilities, Strategy, Ttl, UpdateOptions,
 };
-use mutext_contract::{Deadline, DocumentStore, EpochSource, FencedRead, Finding, Outcome};
+use mutext_contract::{
+    Deadline, DocumentStore, EpochSource, FencedRead, Finding, Outcome, Revocation, RevocationRecord,
+};
 
 const PATIENT: Duration = Duration::from_secs(60);
 
@@ -41,11 +43,12 @@ fn path(text: &str) -> DocumentPath {
 // --- Nothing is lost -----------------------------------------------------------------------------------------------
 
 /// Eight agents, each in an opening of its own, count one document up 25 times.
-async fn count_together(strategies: &[Strategy; 8]) {
+async fn count_together(strategies: &[Strategy]) {
     let store = Store::new();
     let reader = store.agent("reader").await;
     let tasks: Vec<_> = strategies
         .iter()
+        .copied()
         .map(|strategy| {
             let address = store.address();
             tokio::spawn(async move {
@@ -53,9 +56,9 @@ async fn count_together(strategies: &[Strategy; 8]) {
                 let agent = agent_of(&mutext, "counter");
                 let mut attempts = 0;
                 for _ in 0..25 {
-                    let updated = agent.update_with("count", &options(*strategy), increment).await.unwrap();
+                    let updated = agent.update_with("count", &options(strategy), increment).await.unwrap();
                     assert_eq!(updated.base.map_or(0, |base| base.0) + 1, updated.revision.0);
-                    assert_eq!(updated.token.is_some(), *strategy != Strategy::CompareAndSet);
+                    assert_eq!(updated.token.is_some(), strategy != Strategy::CompareAndSet);
                     attempts += updated.attempts;
                 }
                 attempts
@@ -274,6 +277,24 @@ impl DocumentStore for Watched {
         deadline: Deadline,
     ) -> Result<Vec<CommitRecord>, EngineError> {
         self.store.changes(context, after, limit, deadline).await
+    }
+
+    async fn revoke(
+        &self,
+        context: &ContextName,
+        revocation: &Revocation,
+        deadline: Deadline,
+    ) -> Result<(), EngineError> {
+        self.store.revoke(context, revocation, deadline).await
+    }
+
+    async fn revocations(
+        &self,
+        context: &ContextName,
+        limit: usize,
+        deadline: Deadline,
+    ) -> Result<Vec<RevocationRecord>, EngineError> {
+        self.store.revocations(context, limit, deadline).await
     }
 
     async fn examine(&self, deadline: Deadline) -> Result<Vec<Finding>, EngineError> {

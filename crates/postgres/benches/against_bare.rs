@@ -71,7 +71,7 @@ async fn ours(store: Arc<dyn DocumentStore>, task: i32, fenced: bool, until: Ins
         let document = if fenced {
             match store.read_fenced(&context, &path, &fence, deadline).await? {
                 mutext_contract::FencedRead::Read(document) => document,
-                mutext_contract::FencedRead::Fenced(_) => return Err("a newer token has been here".into()),
+                _ => return Err("a newer token has been here".into()),
             }
         } else {
             store.read(&context, &path, deadline).await?

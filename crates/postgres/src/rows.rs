@@ -3,9 +3,9 @@
 use std::fmt::Display;
 
 use mutext_contract::{
-    Action, AgentName, Commit, CommitRecord, Committed, Conflict, Content, Cursor, Document, DocumentPath, EngineError,
-    Entry, Fence, Fenced, FencedRead, FencingToken, Kind, LeaseId, Outcome, PastRevision, Precondition, Refusal,
-    Revision, TroubleKind,
+    Action, AgentName, Claim, Commit, CommitRecord, Committed, Conflict, Content, Cursor, Document, DocumentPath,
+    EngineError, Entry, Fence, Fenced, FencedRead, FencingToken, Kind, LeaseId, Outcome, PastRevision, Precondition,
+    Refusal, Revision, Revocation, RevocationRecord, TroubleKind,
 };
 use sha2::{Digest, Sha256};
 use tokio_postgres::Row;
@@ -43,18 +43,26 @@ pub(crate) struct Statements {
     pub(crate) changes: String,
     pub(crate) commit_one: String,
     pub(crate) commit_several: String,
+    pub(crate) commit_one_under_lease: String,
+    pub(crate) commit_several_under_lease: String,
+    pub(crate) revoke: String,
+    pub(crate) revocations: String,
     pub(crate) mint_epoch: String,
 }
 
 impl Statements {
     pub(crate) fn new(names: &Names) -> Self {
         let of = |sql: &str| sql.replace("{schema}", &names.schema);
+        let commit = |function: &str| {
+            let parameters = "$1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14";
+            format!("SELECT * FROM {}.{function}({parameters})", names.schema)
+        };
         Self {
             // Not a join: a plan made while the table was empty would read all the history to find the last revision.
             read: of("SELECT r.revision, r.kind, r.content, r.author, r.written_at FROM {schema}.revisions r
                 WHERE r.context = $1 AND r.path = $2 AND r.revision =
                     (SELECT d.revision FROM {schema}.documents d WHERE d.context = $1 AND d.path = $2 AND d.live)"),
-            read_fenced: of("SELECT * FROM {schema}.read_fenced($1, $2, $3, $4, $5)"),
+            read_fenced: of("SELECT * FROM {schema}.read_under_lease($1, $2, $3, $4, $5)"),
             list: of("SELECT r.path, r.revision, r.kind, octet_length(r.content) AS size, r.author, r.written_at
                 FROM (SELECT * FROM {schema}.documents
                     WHERE context = $1 AND path >= $2 AND path < $3 AND path > $4 AND live ORDER BY path LIMIT $5) d
@@ -64,12 +72,14 @@ impl Statements {
             history: of("SELECT revision, kind, content, author, message, written_at FROM {schema}.revisions
                 WHERE context = $1 AND path = $2 AND revision < $3 ORDER BY revision DESC LIMIT $4"),
             changes: of("SELECT * FROM {schema}.changes($1, $2, $3, $4)"),
-            commit_one: of(
-                "SELECT * FROM {schema}.commit_one($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)",
-            ),
-            commit_several: of(
-                "SELECT * FROM {schema}.commit_several($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)",
-            ),
+            commit_one: commit("commit_one"),
+            commit_several: commit("commit_several"),
+            commit_one_under_lease: commit("commit_one_under_lease"),
+            commit_several_under_lease: commit("commit_several_under_lease"),
+            revoke: of("INSERT INTO {schema}.revocations (context, lease, holder, claims, author, reason, revoked_at)
+                VALUES ($1, $2, $3, $4, $5, $6, clock_timestamp()) ON CONFLICT (context, lease) DO NOTHING"),
+            revocations: of("SELECT lease, holder, claims, author, reason, revoked_at FROM {schema}.revocations
+                WHERE context = $1 ORDER BY number DESC LIMIT $2"),
             mint_epoch: of("INSERT INTO {schema}.epochs AS e (context, epoch) VALUES ($1, 1)
                 ON CONFLICT (context) DO UPDATE SET epoch = e.epoch + 1 RETURNING e.epoch"),
         }
@@ -193,9 +203,33 @@ fn fenced(row: &Row, path: &DocumentPath, fence: &Fence) -> Result<Box<Fenced>> 
     Ok(Box::new(Fenced { path: path.clone(), presented: fence.token, highest, current: current(row, path)? }))
 }
 
+/// Who broke the lease, and why.
+fn revoked(row: &Row) -> Result<(AgentName, String)> {
+    Ok((author(row, column::DOCUMENT + 3)?, text("reason", get(row, column::DOCUMENT + 2)?)?))
+}
+
+/// A revocation from six columns.
+pub(crate) fn revocation(row: &Row) -> Result<RevocationRecord> {
+    let lease: [u8; 16] = get::<&[u8]>(row, 0)?.try_into().map_err(|error| damaged("lease", error))?;
+    let holder = get::<Option<&str>>(row, 1)?.map(AgentName::new).transpose();
+    let claims: Vec<Claim> = serde_json::from_str(get(row, 2)?).map_err(|error| damaged("claims", error))?;
+    let revocation = Revocation {
+        lease: LeaseId::from_bytes(lease),
+        holder: holder.map_err(|error| damaged("holder", error))?,
+        claims: claims.into(),
+        by: author(row, 3)?,
+        reason: text("reason", get(row, 4)?)?,
+    };
+    Ok(RevocationRecord { revocation, at: get(row, 5)? })
+}
+
 pub(crate) fn fenced_read(row: &Row, path: &DocumentPath, fence: &Fence) -> Result<FencedRead> {
     match get::<i16>(row, column::OUTCOME)? {
         0 => Ok(FencedRead::Read(current(row, path)?)),
+        5 => {
+            let (by, reason) = revoked(row)?;
+            Ok(FencedRead::Revoked { by, reason })
+        }
         _ => Ok(FencedRead::Fenced(fenced(row, path, fence)?)),
     }
 }
@@ -225,6 +259,10 @@ pub(crate) fn outcome(row: &Row, commit: &Commit) -> Result<(Outcome, bool)> {
         }
         (3, Some(fence), _) => Refusal::Fenced(fenced(row, &in_the_way()?.path, fence)?),
         (4, _, Some(key)) => Refusal::KeyReused { key: key.clone() },
+        (5, Some(_), _) => {
+            let (by, reason) = revoked(row)?;
+            Refusal::Revoked { by, reason }
+        }
         (other, _, _) => return Err(damaged("outcome", other)),
     };
     Ok((Outcome::Refused(refusal), false))

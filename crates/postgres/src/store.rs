@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use mutext_contract::{
-    Commit, CommitRecord, ContextName, Cursor, Deadline, Document, DocumentPath, DocumentStore, Effect, EngineError,
-    EpochSource, Fence, FencedRead, Finding, Listing, Outcome, PastRevision, PathPrefix, Revision, StoreCapabilities,
-    TroubleKind, Waiting,
+    AgentName, Commit, CommitRecord, ContextName, Cursor, Deadline, Document, DocumentPath, DocumentStore, Effect,
+    EngineError, EpochSource, Fence, FencedRead, Finding, Listing, Outcome, PastRevision, PathPrefix, Revision,
+    Revocation, RevocationRecord, StoreCapabilities, TroubleKind, Waiting,
 };
 use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::RecvError;
@@ -172,7 +172,9 @@ impl DocumentStore for PostgresStore {
                 &row.key,
                 &fingerprint,
             ];
-            self.link.rows(repeat, deadline, &self.statements.commit_one, &params).await?
+            let (alone, under_lease) = (&self.statements.commit_one, &self.statements.commit_one_under_lease);
+            let statement = if fence.owner.is_some() { under_lease } else { alone };
+            self.link.rows(repeat, deadline, statement, &params).await?
         } else {
             let params: [&(dyn ToSql + Sync); 14] = [
                 &lane,
@@ -190,7 +192,9 @@ impl DocumentStore for PostgresStore {
                 &row.key,
                 &fingerprint,
             ];
-            self.link.rows(repeat, deadline, &self.statements.commit_several, &params).await?
+            let (alone, under_lease) = (&self.statements.commit_several, &self.statements.commit_several_under_lease);
+            let statement = if fence.owner.is_some() { under_lease } else { alone };
+            self.link.rows(repeat, deadline, statement, &params).await?
         };
         let outcome = self.only(&rows).and_then(|row| rows::outcome(row, commit).map_err(|error| self.damaged(error)));
         let (outcome, watched) = outcome.map_err(|error| error.with_effect(Effect::Unknown))?;
@@ -238,6 +242,36 @@ impl DocumentStore for PostgresStore {
             let pause = if under_way { LOOK_SOON } else { LOOK };
             told(news, context, deadline.instant().min(Instant::now() + pause)).await;
         }
+    }
+
+    async fn revoke(
+        &self,
+        context: &ContextName,
+        revocation: &Revocation,
+        deadline: Deadline,
+    ) -> Result<(), EngineError> {
+        let claims = serde_json::to_string(&revocation.claims[..]).map_err(|error| {
+            let kind = TroubleKind::Failed("the revoked claims cannot be written down".to_owned());
+            EngineError::new(&**self.link.subject(), kind, "").caused_by(error)
+        })?;
+        let holder = revocation.holder.as_ref().map(AgentName::as_str);
+        let (lease, reason): (&[u8], &[u8]) = (revocation.lease.as_bytes(), revocation.reason.as_bytes());
+        let params: [&(dyn ToSql + Sync); 6] =
+            [&context.as_str(), &lease, &holder, &claims, &revocation.by.as_str(), &reason];
+        // The first of a lease stands, however often it is said.
+        self.link.rows(Repeat::Safe, deadline, &self.statements.revoke, &params).await.map(drop)
+    }
+
+    async fn revocations(
+        &self,
+        context: &ContextName,
+        limit: usize,
+        deadline: Deadline,
+    ) -> Result<Vec<RevocationRecord>, EngineError> {
+        let limit = limit_of(limit);
+        let params: [&(dyn ToSql + Sync); 2] = [&context.as_str(), &limit];
+        let rows = self.link.rows(Repeat::Reads, deadline, &self.statements.revocations, &params).await?;
+        rows.iter().map(rows::revocation).collect::<Result<_, _>>().map_err(|error| self.damaged(error))
     }
 
     async fn examine(&self, deadline: Deadline) -> Result<Vec<Finding>, EngineError> {

@@ -38,7 +38,28 @@ async fn sixteen_that_open_a_fresh_schema_at_once_share_it() {
         assert_eq!(feed.len(), 16);
     }
     let versions = server.sql(&format!("SELECT array_agg(version) FROM {schema}.mutext_schema")).unwrap();
-    assert_eq!(versions.trim(), "{1}");
+    assert_eq!(versions.trim(), "{2}");
+}
+
+#[tokio::test]
+async fn a_schema_of_an_earlier_version_is_raised_and_its_documents_stay() {
+    let (server, schema) = (shared(), fresh_schema());
+    let url = address(server, &format!("schema={schema}"));
+    let store = options(&url).open(soon()).await.unwrap();
+    committed(&*store, &context("board"), &put("plan.md", "kept", Precondition::Absent)).await;
+    drop(store);
+    // As the first version left it.
+    let functions = ["revoked", "read_under_lease", "commit_one_under_lease", "commit_several_under_lease"];
+    let drop_functions: String = functions.iter().map(|name| format!("DROP FUNCTION {schema}.{name};")).collect();
+    server
+        .sql(&format!(
+            "{drop_functions} DROP TABLE {schema}.revocations; UPDATE {schema}.mutext_schema SET version = 1"
+        ))
+        .unwrap();
+    let store = options(&url).open(soon()).await.unwrap();
+    let document = store.read(&context("board"), &path("plan.md"), soon()).await.unwrap().unwrap();
+    assert_eq!(document.content.as_str(), "kept");
+    assert_eq!(store.revocations(&context("board"), 9, soon()).await.unwrap(), []);
 }
 
 #[tokio::test]

@@ -121,3 +121,19 @@ fn a_lease_is_revoked_by_its_id_too() {
     place.run(&["revoke", "--lease", &id, "--reason", "x"]).refused(6, &[&id]);
     place.run(&["revoke", "plan.md"]).refused(2, &["--reason"]);
 }
+
+#[test]
+fn what_was_revoked_is_listed_with_who_did_it_and_why() {
+    let place = Place::new();
+    assert_eq!(place.run(&["locks", "--revoked", "--json"]).json()["revocations"], serde_json::json!([]));
+    let holder = place.hold(&["plan.md", "--on-loss", "warn"], "echo ready; read -r _");
+    let flags = ["--agent", "operator", "revoke", "plan.md", "--reason", "it hangs"];
+    place.run(&flags).done();
+    drop(holder);
+    let record = &place.run(&["locks", "--revoked", "--json"]).json()["revocations"][0];
+    assert_eq!((record["by"].as_str(), record["reason"].as_str()), (Some("operator"), Some("it hangs")));
+    assert_eq!(record["claims"][0]["resource"], "plan.md");
+    let table = place.run(&["locks", "--revoked"]).done();
+    assert!(table.starts_with("when") && table.contains("plan.md") && table.contains("it hangs"), "{table}");
+    place.run(&["locks", "--revoked", "--watch"]).refused(2, &["--watch"]);
+}

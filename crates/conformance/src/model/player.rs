@@ -27,7 +27,7 @@ fn long() -> Duration {
 
 /// From now on what does not come about soon never will: a failure is played again and again while it shrinks.
 pub(super) fn lose_patience() {
-    PATIENCE_MS.store(2500, Ordering::Relaxed);
+    PATIENCE_MS.store(1500, Ordering::Relaxed);
 }
 
 /// How a step came out otherwise than it must.

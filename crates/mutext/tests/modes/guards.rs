@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use mutext::{Error, LockGuard, Mode, NotConverted, Precondition, Release};
+use mutext::{Commit, Error, LockGuard, Loss, Mode, NotConverted, Precondition, Release};
 
 use crate::common::{PROMPTLY, assert_free, eventually, poll_then_drop, until_waiting, wait};
 use crate::{Place, on_each_engine};
@@ -19,6 +19,7 @@ on_each_engine! {
     a_refused_upgrade_leaves_a_reader
     an_upgrade_that_is_dropped_leaves_nothing
     a_place_in_the_queue_can_be_seen
+    what_was_revoked_writes_no_more_and_is_written_down
 }
 
 fn deadlock(outcome: Result<LockGuard, Error>) -> String {
@@ -211,4 +212,30 @@ async fn a_place_in_the_queue_can_be_seen(place: &Place) {
     for waiting in waiting {
         waiting.await.unwrap().unwrap();
     }
+}
+
+async fn what_was_revoked_writes_no_more_and_is_written_down(place: &Place) {
+    let (anna, operator) = (place.agent("anna").await, place.agent("operator").await);
+    let guard = anna.lock("tasks").await.unwrap();
+    guard.put("tasks/1", "one").await.unwrap();
+    let (lease, fence) = (guard.lease().id(), guard.fence());
+    assert_eq!(operator.revoke(lease, "it hangs").await.unwrap(), Release::Released);
+    // Nobody has held the lock since, and the revision is right: its fence is refused all the same.
+    let late = Commit::new(anna.agent().clone()).put("tasks/1".try_into().unwrap(), "two".into(), Precondition::Any);
+    for refused in [anna.commit(late.fenced_by(fence.clone())).await.err(), guard.put("tasks/1", "two").await.err()] {
+        let Some(Error::LeaseLost { loss: Loss::Revoked { by, reason }, .. }) = refused else {
+            panic!("expected the revocation to be told; found {refused:?}");
+        };
+        assert_eq!((by.as_str(), reason.as_str()), ("operator", "it hangs"));
+    }
+    let read = anna.get_under("tasks/1", &fence).await;
+    assert!(matches!(read, Err(Error::LeaseLost { loss: Loss::Revoked { .. }, .. })), "{read:?}");
+    assert_eq!(anna.get("tasks/1").await.unwrap().unwrap().content.as_str(), "one");
+
+    assert_eq!(operator.revoke(mutext::LeaseId::random(), "nobody").await.unwrap(), Release::NotHeld);
+    let listed = anna.revocations(9).await.unwrap();
+    let [record] = listed.as_slice() else { panic!("expected one; found {listed:?}") };
+    let (holder, by) = (record.revocation.holder.as_ref().unwrap(), &record.revocation.by);
+    assert_eq!((holder.as_str(), by.as_str(), record.revocation.lease), ("anna", "operator", lease));
+    assert_eq!(record.revocation.claims, guard.lease().claims);
 }
