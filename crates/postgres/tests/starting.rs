@@ -50,12 +50,10 @@ async fn a_schema_of_an_earlier_version_is_raised_and_its_documents_stay() {
     drop(store);
     // As the first version left it.
     let functions = ["revoked", "read_under_lease", "commit_one_under_lease", "commit_several_under_lease"];
-    let drop_functions: String = functions.iter().map(|name| format!("DROP FUNCTION {schema}.{name};")).collect();
-    server
-        .sql(&format!(
-            "{drop_functions} DROP TABLE {schema}.revocations; UPDATE {schema}.mutext_schema SET version = 1"
-        ))
-        .unwrap();
+    for name in functions {
+        server.sql(&format!("DROP FUNCTION {schema}.{name}")).unwrap();
+    }
+    server.sql(&format!("DROP TABLE {schema}.revocations; UPDATE {schema}.mutext_schema SET version = 1")).unwrap();
     let store = options(&url).open(soon()).await.unwrap();
     let document = store.read(&context("board"), &path("plan.md"), soon()).await.unwrap().unwrap();
     assert_eq!(document.content.as_str(), "kept");
