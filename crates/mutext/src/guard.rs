@@ -157,13 +157,13 @@ impl LockGuard {
         let path = path.try_into()?;
         let is_shared = |claim: &&Claim| claim.mode == Mode::Shared && claim.resource.covers(&path);
         if !self.fence().covers(&path) && self.lease().claims.iter().any(|claim| is_shared(&claim)) {
-            self.check_held(false).await?;
+            self.check_held(false, self.grip.context.deadline()).await?;
             let document = self.grip.context.get_by(&path, self.grip.context.deadline()).await?;
             self.remember(path, document.as_ref().map(|document| document.revision));
             return Ok(document);
         }
         self.check_covers(&path)?;
-        self.check_held(false).await?;
+        self.check_held(false, self.grip.context.deadline()).await?;
         match self.grip.context.read_fenced(&path, &self.fence()).await? {
             FencedRead::Read(document) => {
                 self.remember(path, document.as_ref().map(|document| document.revision));
@@ -204,17 +204,23 @@ impl LockGuard {
 
     /// Makes `commit` under the lease, with the preconditions that it names itself.
     pub async fn commit(&self, commit: Commit) -> Result<Committed, Error> {
+        self.commit_through(&self.grip.context, commit).await
+    }
+
+    /// The same, for a work of `context`, which need not be the one that the lease was taken through: it has until that
+    /// one's deadline.
+    pub(crate) async fn commit_through(&self, context: &Context, commit: Commit) -> Result<Committed, Error> {
         for change in &commit.changes {
             self.check_covers(&change.path)?;
         }
         let seen_all = commit.changes.iter().all(|change| change.precondition != Precondition::Any);
-        self.check_held(seen_all).await?;
+        self.check_held(seen_all, context.deadline()).await?;
         let paths: Vec<(DocumentPath, bool)> = commit
             .changes
             .iter()
             .map(|change| (change.path.clone(), matches!(change.action, mutext_contract::Action::Put(_))))
             .collect();
-        match self.grip.context.try_commit(commit.fenced_by(self.fence())).await? {
+        match context.try_commit(commit.fenced_by(self.fence())).await? {
             Outcome::Committed(committed) => {
                 for ((path, lives), (_, revision)) in paths.into_iter().zip(&committed.revisions) {
                     self.remember(path, lives.then_some(*revision));
@@ -340,9 +346,9 @@ impl LockGuard {
 
     /// Whether a write may go out. A lapsed lease asks the service first: where nobody has taken the lock, it goes
     /// on. Where the service cannot be asked, the store's check of the revision decides alone.
-    async fn check_held(&self, revision_decides: bool) -> Result<(), Error> {
+    async fn check_held(&self, revision_decides: bool, deadline: Deadline) -> Result<(), Error> {
         if self.grip.held.status() == Status::Lapsed {
-            let renewed = self.grip.held.renew(&**self.grip.context.lock_service(), self.grip.context.deadline()).await;
+            let renewed = self.grip.held.renew(&**self.grip.context.lock_service(), deadline).await;
             if let Err(error) = renewed
                 && !revision_decides
             {

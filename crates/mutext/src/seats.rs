@@ -84,3 +84,37 @@ impl Adaptive {
         });
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use mutext_contract::{AgentName, Deadline, DocumentPath, Precondition};
+    use mutext_testbed::PostgresServer;
+
+    use super::*;
+    use crate::{Address, Content, Error, Mutext, Settings, Strategy};
+
+    #[tokio::test]
+    async fn whoever_goes_on_under_a_lease_has_its_own_deadline_and_not_that_of_who_took_it() {
+        let dir = tempfile::tempdir().unwrap();
+        // PostgreSQL is asked nothing once a deadline has passed.
+        let postgres = PostgresServer::start().unwrap();
+        let (store, locks) = (postgres.url().parse().unwrap(), Address::embedded(dir.path()));
+        let mutext = Mutext::open(&store, Some(&locks)).await.unwrap();
+        let context = mutext.context("c", Settings::new(AgentName::new("anna").unwrap())).unwrap();
+        context.put("board", "1", Precondition::Absent).await.unwrap();
+        let (path, deadline) = (DocumentPath::new("board").unwrap(), Deadline::after(Duration::from_secs(1)));
+        let hurried = context.by(deadline);
+        let guard = hurried.lock("board").await.unwrap();
+        let document = context.get("board").await.unwrap().unwrap();
+        tokio::time::sleep_until(deadline.instant()).await;
+
+        let token = guard.token();
+        let seat = Seat { guard, document, since: Instant::now() };
+        context.adaptive().seats.leave((context.name().clone(), path), seat);
+        let mut options = context.update_options();
+        options.strategy = Strategy::Adaptive { ttl: context.settings().ttl, wait: context.settings().wait };
+        let change = async |_| Ok::<Content, Error>("2".into());
+        let updated = context.update_with("board", &options, change).await.unwrap();
+        assert_eq!((updated.token, updated.revision.0), (Some(token), 2));
+    }
+}

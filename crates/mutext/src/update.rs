@@ -132,7 +132,7 @@ impl Context {
             let mut commit = Commit::new(self.agent().clone()).put(path.clone(), content, precondition);
             commit.message.clone_from(&options.message);
             let outcome = match course.guard() {
-                Some(guard) => guard.commit(commit).await,
+                Some(guard) => guard.commit_through(&context, commit).await,
                 None => context.commit(commit).await,
             };
             course.note(matches!(outcome, Err(Error::Conflict(_))), began.elapsed());
