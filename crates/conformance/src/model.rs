@@ -52,6 +52,7 @@ fn share(schedules: u32, thread: usize) -> u32 {
 }
 
 /// One thread's schedules; how the first of them failed.
+#[expect(clippy::print_stderr, reason = "shrinking takes a while")]
 fn play<F: LockFixture + 'static>(schedules: u32, seed: u64, has_failed: &AtomicBool) -> Option<String> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
     let runtime = runtime.expect("a runtime");
@@ -85,7 +86,9 @@ fn play<F: LockFixture + 'static>(schedules: u32, seed: u64, has_failed: &Atomic
             outcome
         });
         played.map_err(|difference| {
-            own.set(true);
+            if !own.replace(true) {
+                eprintln!("found, and shrinking: {difference}\nin {steps:?}");
+            }
             player::lose_patience();
             has_failed.store(true, Ordering::Relaxed);
             TestCaseError::fail(difference)

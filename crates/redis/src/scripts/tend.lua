@@ -7,6 +7,13 @@ local is_over = call('HGET', T, 'run') ~= RUN
 for i = 2, #ARGV do
   local attempt = ARGV[i]
   local text = call('HGET', T, 'w/' .. attempt)
+  local before = text and cjson.decode(waiter_of(text).info)
+  if before and before.replaces and call('HEXISTS', T, before.replaces) == 0 then
+    -- What it was to take the place of is no more: it asks again, and is told so.
+    dequeue(attempt, waiter_of(text).info)
+    settle({ unpack(before.claims) })
+    text = nil
+  end
   if text and not is_over then
     local waiter = waiter_of(text)
     local about = cjson.decode(waiter.info)
