@@ -73,6 +73,8 @@ pub struct StoreCapabilities {
     pub engine: &'static str,
     /// Whether several documents change together, or none.
     pub several_documents: bool,
+    /// Whether commits are made one after the other, also those of different documents.
+    pub serial_commits: bool,
     /// Whether the feed's waiters are pushed to, or poll.
     pub feed: Waiting,
     /// What an acknowledged commit survives.

@@ -95,6 +95,7 @@ impl DocumentStore for EmbeddedStore {
         StoreCapabilities {
             engine: "embedded",
             several_documents: true,
+            serial_commits: true,
             feed: Waiting::Polled,
             survives: "power loss: synced to disk before it is acknowledged (unless opened with sync=normal)",
         }

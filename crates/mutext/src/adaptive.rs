@@ -5,6 +5,11 @@
 //! is worth its price where these cost more. All three are measured: the share by conflicts, and under leases by
 //! whether one had to queue; an attempt by how long it takes, from reading to the refusal; a lease by how long those
 //! take that nobody is in the way of.
+//!
+//! Not all of an attempt in vain is lost. Where the engine makes one commit after the other, an attempt spends its time in
+//! the engine's queue, as it would under a lease; a refusal takes next to nothing of the engine. There the caller's own
+//! work counts alone, unless the process comes back for the document at once: then its lease can be left to its next
+//! update, which has the queue to itself.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
@@ -18,9 +23,9 @@ use crate::LockGuard;
 use crate::seats::{self, Seats};
 
 /// A process that has come back to a document at once in so large a share of cases is expected to do so again.
-const COMES_BACK: f64 = 0.75;
+const COMES_BACK: f64 = 0.375;
 /// How much the latest moves an average.
-const WEIGHT: f64 = 0.125;
+const WEIGHT: f64 = 1.0 / 16.0;
 /// A document goes to leases once attempts in vain cost so many times what a lease does, and back below the other.
 const TO_LEASE: f64 = 1.3;
 const TO_COMPARE_AND_SET: f64 = 0.7;
@@ -40,13 +45,34 @@ pub(crate) enum Switch {
     ToCompareAndSet,
 }
 
+/// What an attempt costs, in seconds.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Cost {
+    /// The caller's own work.
+    work: f64,
+    /// Reading and writing.
+    engine: f64,
+}
+
+impl Cost {
+    /// Of an attempt that took so long, `work` of it for the caller's own work.
+    pub(crate) fn new(took: Duration, work: Duration) -> Self {
+        Self { work: work.as_secs_f64(), engine: took.saturating_sub(work).as_secs_f64() }
+    }
+
+    fn average(&mut self, latest: Self) {
+        self.work += WEIGHT * (latest.work - self.work);
+        self.engine += WEIGHT * (latest.engine - self.engine);
+    }
+}
+
 /// What is known of one document that had a conflict.
 #[derive(Debug)]
 struct Contention {
     /// The share of attempts that met somebody.
     share: f64,
-    /// What an attempt costs, in seconds.
-    attempt: f64,
+    /// What an attempt costs.
+    cost: Cost,
     leased: bool,
     /// When this process changed it last, and in which share of cases it came back for it at once.
     changed: Option<Instant>,
@@ -56,16 +82,17 @@ struct Contention {
 }
 
 impl Contention {
-    const fn new(attempt: f64) -> Self {
-        Self { share: 0.0, attempt, leased: false, changed: None, comes_back: 0.0, giving_back: None }
+    const fn new(cost: Cost) -> Self {
+        Self { share: 0.0, cost, leased: false, changed: None, comes_back: 0.0, giving_back: None }
     }
 
     /// Takes note of an attempt, and decides anew.
-    fn note(&mut self, met_somebody: bool, attempt: f64, lease: f64) -> Option<Switch> {
+    fn note(&mut self, met_somebody: bool, cost: Cost, lease: f64, serial: bool) -> Option<Switch> {
         self.share += WEIGHT * (f64::from(u8::from(met_somebody)) - self.share);
-        self.attempt += WEIGHT * (attempt - self.attempt);
+        self.cost.average(cost);
         let share = self.share.min(SHARE_MAX);
-        let in_vain = share / (1.0 - share) * self.attempt;
+        let engine = if serial && self.comes_back < COMES_BACK { 0.0 } else { self.cost.engine };
+        let in_vain = share / (1.0 - share) * (self.cost.work + engine);
         if !self.leased && in_vain > TO_LEASE * lease {
             self.leased = true;
             return Some(Switch::ToLease);
@@ -83,6 +110,8 @@ pub(crate) type Document = (ContextName, DocumentPath);
 /// What the updates of one process have met.
 pub(crate) struct Adaptive {
     known: Mutex<Known>,
+    /// Whether the engine makes one commit after the other.
+    serial: bool,
     pub(crate) seats: Seats,
 }
 
@@ -93,14 +122,13 @@ struct Known {
     lease: f64,
 }
 
-impl Default for Adaptive {
-    fn default() -> Self {
-        let known = Known { documents: HashMap::new(), lease: LEASE_COST };
-        Self { known: Mutex::new(known), seats: Seats::default() }
-    }
-}
-
 impl Adaptive {
+    /// For an engine that makes one commit after the other, or not.
+    pub(crate) fn new(serial: bool) -> Self {
+        let known = Known { documents: HashMap::new(), lease: LEASE_COST };
+        Self { known: Mutex::new(known), serial, seats: Seats::default() }
+    }
+
     fn with<T>(&self, look: impl FnOnce(&mut Known) -> T) -> T {
         // Each change is complete at each of its steps, so that a panic leaves nothing half-done.
         look(&mut self.known.lock().unwrap_or_else(PoisonError::into_inner))
@@ -115,12 +143,15 @@ impl Adaptive {
         });
     }
 
-    /// An update under a lease that was granted at `since` is done: whether its lease is worth leaving to the next.
-    pub(crate) fn ends(&self, document: &Document, since: Instant, now: Instant) -> bool {
+    /// An update is done, under a lease that others queue for since `in_demand`, or not: whether its lease is worth
+    /// leaving to the next.
+    pub(crate) fn ends(&self, document: &Document, in_demand: Option<Instant>, now: Instant) -> bool {
         self.with(|known| {
             let Some(contention) = known.documents.get_mut(document) else { return false };
             contention.changed = Some(now);
-            let next = now.duration_since(since) + Duration::from_secs_f64(contention.attempt);
+            let Some(since) = in_demand else { return false };
+            let next =
+                now.duration_since(since) + Duration::from_secs_f64(contention.cost.work + contention.cost.engine);
             contention.leased && contention.comes_back > COMES_BACK && next < seats::TURN
         })
     }
@@ -155,12 +186,11 @@ impl Adaptive {
         self.with(|known| known.lease += WEIGHT * (took.as_secs_f64() - known.lease));
     }
 
-    /// An attempt ended, after so long: it met a conflict, or had to queue for its lease, or met nobody.
-    pub(crate) fn note(&self, document: &Document, met_somebody: bool, attempt: Duration) -> Option<Switch> {
-        let attempt = attempt.as_secs_f64();
+    /// An attempt ended: it met a conflict, or had to queue for its lease, or met nobody.
+    pub(crate) fn note(&self, document: &Document, met_somebody: bool, cost: Cost) -> Option<Switch> {
         self.with(|known| {
             if let Some(contention) = known.documents.get_mut(document) {
-                let switch = contention.note(met_somebody, attempt, known.lease);
+                let switch = contention.note(met_somebody, cost, known.lease, self.serial);
                 if contention.share < QUIET && !contention.leased {
                     known.documents.remove(document);
                 }
@@ -170,8 +200,8 @@ impl Adaptive {
                 return None;
             }
             known.make_room();
-            let mut contention = Contention::new(attempt);
-            let switch = contention.note(true, attempt, known.lease);
+            let mut contention = Contention::new(cost);
+            let switch = contention.note(true, cost, known.lease, self.serial);
             known.documents.insert(document.clone(), contention);
             switch
         })
@@ -200,13 +230,18 @@ mod tests {
         (ContextName::new("c").unwrap(), DocumentPath::new(name).unwrap())
     }
 
+    /// An attempt that spent its time in the engine.
+    fn engine(took: Duration) -> Cost {
+        Cost::new(took, Duration::ZERO)
+    }
+
     const MS: Duration = Duration::from_millis(1);
 
     #[test]
     fn whoever_meets_nobody_takes_no_lease_and_is_not_remembered() {
-        let adaptive = Adaptive::default();
+        let adaptive = Adaptive::new(false);
         for _ in 0..100 {
-            assert_eq!(adaptive.note(&document("a"), false, 60_000 * MS), None);
+            assert_eq!(adaptive.note(&document("a"), false, engine(60_000 * MS)), None);
         }
         assert!(!adaptive.is_leased(&document("a")));
         assert!(adaptive.with(|known| known.documents.is_empty()));
@@ -214,59 +249,60 @@ mod tests {
 
     #[test]
     fn one_conflict_is_enough_where_an_attempt_takes_a_minute() {
-        let adaptive = Adaptive::default();
-        assert_eq!(adaptive.note(&document("a"), true, 60_000 * MS), Some(Switch::ToLease));
+        let adaptive = Adaptive::new(false);
+        assert_eq!(adaptive.note(&document("a"), true, engine(60_000 * MS)), Some(Switch::ToLease));
         assert!(adaptive.is_leased(&document("a")) && !adaptive.is_leased(&document("b")));
     }
 
     #[test]
     fn where_an_attempt_is_cheap_it_takes_many() {
-        let adaptive = Adaptive::default();
+        let adaptive = Adaptive::new(false);
         let mut conflicts = 0;
-        while adaptive.note(&document("a"), true, MS / 2) != Some(Switch::ToLease) {
+        while adaptive.note(&document("a"), true, engine(MS / 2)) != Some(Switch::ToLease) {
             conflicts += 1;
         }
-        assert!((3..12).contains(&conflicts), "{conflicts}");
+        assert!((3..24).contains(&conflicts), "{conflicts}");
         // One in six meets somebody: conflicts are cheaper than leases.
         for round in 0..600 {
-            adaptive.note(&document("b"), round % 6 == 0, MS / 2);
+            adaptive.note(&document("b"), round % 6 == 0, engine(MS / 2));
             assert!(!adaptive.is_leased(&document("b")), "{round}");
         }
     }
 
     #[test]
     fn a_document_goes_back_once_nobody_is_met_and_is_forgotten_then() {
-        let adaptive = Adaptive::default();
+        let adaptive = Adaptive::new(false);
         for _ in 0..50 {
-            adaptive.note(&document("a"), true, MS);
+            adaptive.note(&document("a"), true, engine(MS));
         }
         assert!(adaptive.is_leased(&document("a")));
         let mut quiet = 0;
-        while adaptive.note(&document("a"), false, MS) != Some(Switch::ToCompareAndSet) {
+        while adaptive.note(&document("a"), false, engine(MS)) != Some(Switch::ToCompareAndSet) {
             quiet += 1;
         }
         assert!((4..40).contains(&quiet), "{quiet}");
         for _ in 0..60 {
-            adaptive.note(&document("a"), false, MS);
+            adaptive.note(&document("a"), false, engine(MS));
         }
         assert!(adaptive.with(|known| known.documents.is_empty()));
     }
 
     #[test]
     fn it_does_not_flap_where_both_cost_the_same() {
-        let adaptive = Adaptive::default();
-        let switches = (0..2000).filter(|round| adaptive.note(&document("a"), round % 2 == 0, MS / 2).is_some());
+        let adaptive = Adaptive::new(false);
+        let switches =
+            (0..2000).filter(|round| adaptive.note(&document("a"), round % 2 == 0, engine(MS / 2)).is_some());
         assert!(switches.count() <= 2);
     }
 
     #[test]
     fn it_remembers_a_bounded_number() {
-        let adaptive = Adaptive::default();
+        let adaptive = Adaptive::new(false);
         for _ in 0..20 {
-            adaptive.note(&document("hot"), true, MS);
+            adaptive.note(&document("hot"), true, engine(MS));
         }
         for number in 0..3 * DOCUMENTS_MAX {
-            adaptive.note(&document(&format!("cold-{number}")), true, MS / 10);
+            adaptive.note(&document(&format!("cold-{number}")), true, engine(MS / 10));
         }
         assert!(adaptive.with(|known| known.documents.len()) <= DOCUMENTS_MAX);
         assert!(adaptive.is_leased(&document("hot")));

@@ -112,7 +112,8 @@ impl Mutext {
     pub fn with_engines(store: Arc<dyn DocumentStore>, locks: Arc<dyn LockService>) -> Result<Self, Error> {
         let meter = Meter::new(locks.capabilities().engine, store.capabilities().engine);
         let keeper = Keeper::start(Arc::clone(&locks), Arc::new(meter))?;
-        Ok(Self { shared: Arc::new(Shared { store, locks, keeper, adaptive: Arc::default() }) })
+        let adaptive = Arc::new(Adaptive::new(store.capabilities().serial_commits));
+        Ok(Self { shared: Arc::new(Shared { store, locks, keeper, adaptive }) })
     }
 
     /// The context of this name; it begins to exist with its first document.

@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use mutext_contract::HolderId;
 use tokio::time::Instant;
 
 use crate::LockGuard;
@@ -29,6 +30,8 @@ pub(crate) struct Seat {
     pub(crate) document: mutext_contract::Document,
     /// When the lease was granted.
     pub(crate) since: Instant,
+    /// Whose update left it.
+    pub(crate) left_by: HolderId,
 }
 
 #[derive(Default)]
@@ -65,6 +68,11 @@ impl Seats {
         })
     }
 
+    /// What `holder` left for updates of other documents than `document`.
+    fn behind(&self, holder: HolderId, document: &Document) -> Vec<(Document, (u64, Seat))> {
+        self.with(|kept| kept.extract_if(|left, (_, seat)| seat.left_by == holder && left != document).collect())
+    }
+
     /// Gives everything back.
     pub(crate) fn clear(&self) {
         drop(self.with(std::mem::take));
@@ -72,6 +80,13 @@ impl Seats {
 }
 
 impl Adaptive {
+    /// Whoever turns to `document` does not come back at once for the one that it left.
+    pub(crate) fn turns_to(&self, document: &Document, holder: HolderId) {
+        for (left, (_, seat)) in self.seats.behind(holder, document) {
+            self.give_back(&left, seat.guard);
+        }
+    }
+
     /// Leaves a lease to the next update of the document; unless one comes soon, it is given back.
     pub(crate) fn leave(self: &Arc<Self>, document: Document, seat: Seat, keeper: &Keeper) {
         let number = self.seats.leave(document.clone(), seat);
@@ -109,7 +124,7 @@ mod tests {
         tokio::time::sleep_until(deadline.instant()).await;
 
         let token = guard.token();
-        let seat = Seat { guard, document, since: Instant::now() };
+        let seat = Seat { guard, document, since: Instant::now(), left_by: context.holder().id };
         context.adaptive().seats.leave((context.name().clone(), path), seat);
         let mut options = context.update_options();
         options.strategy = Strategy::Adaptive { ttl: context.settings().ttl, wait: context.settings().wait };

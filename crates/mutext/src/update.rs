@@ -11,7 +11,7 @@ use mutext_contract::{
 };
 use tokio::time::Instant;
 
-use crate::adaptive::{self, Adaptive};
+use crate::adaptive::{self, Adaptive, Cost};
 use crate::seats::Seat;
 use crate::{Context, Error, LockGuard};
 
@@ -127,7 +127,9 @@ impl Context {
             };
             let before = document.as_ref().map(|document| document.revision);
             let precondition = Precondition::unchanged(document.as_ref());
+            let asked = Instant::now();
             let content = change(document).await?;
+            let work = asked.elapsed();
             let written = course.keeps_content(&content);
             let mut commit = Commit::new(self.agent().clone()).put(path.clone(), content, precondition);
             commit.message.clone_from(&options.message);
@@ -135,7 +137,7 @@ impl Context {
                 Some(guard) => guard.commit_through(&context, commit).await,
                 None => context.commit(commit).await,
             };
-            course.note(matches!(outcome, Err(Error::Conflict(_))), began.elapsed());
+            course.note(matches!(outcome, Err(Error::Conflict(_))), Cost::new(began.elapsed(), work));
             let trouble = match outcome {
                 Ok(committed) => {
                     self.keeper().meter().updated(course.guard().is_some(), true, attempts);
@@ -216,6 +218,7 @@ impl<'a> Course<'a> {
         let adaptive = matches!(strategy, Strategy::Adaptive { .. });
         let adaptive = adaptive.then(|| (context.adaptive(), (context.name().clone(), path.clone())));
         if let Some((adaptive, document)) = &adaptive {
+            adaptive.turns_to(document, context.holder().id);
             adaptive.begins(document, Instant::now());
         }
         Self { context, strategy, adaptive, hold: None, queued: false }
@@ -224,7 +227,7 @@ impl<'a> Course<'a> {
     /// Goes on where the last update of this process left its lease, with what that wrote.
     fn seat(&mut self) -> Option<Document> {
         let (adaptive, document) = self.adaptive.as_ref()?;
-        let Seat { guard, document, since } = adaptive.seats.take(document, self.context.agent())?;
+        let Seat { guard, document, since, .. } = adaptive.seats.take(document, self.context.agent())?;
         self.hold = Some(Hold { guard, waited: Duration::ZERO, in_demand: Some(since) });
         Some(document)
     }
@@ -278,22 +281,26 @@ impl<'a> Course<'a> {
         (self.adaptive.is_some() && in_demand).then(|| content.clone())
     }
 
-    /// An attempt ended, after so long.
-    fn note(&mut self, conflict: bool, attempt: Duration) {
+    /// An attempt ended.
+    fn note(&mut self, conflict: bool, cost: Cost) {
         let Some((adaptive, document)) = &self.adaptive else { return };
         let in_demand = self.hold.as_ref().is_some_and(|hold| hold.in_demand.is_some());
         let met_somebody = conflict || in_demand || std::mem::take(&mut self.queued);
-        self.context.keeper().meter().switched(adaptive.note(document, met_somebody, attempt));
+        self.context.keeper().meter().switched(adaptive.note(document, met_somebody, cost));
     }
 
     /// It is done: its lease goes back behind the answer, unless it is worth leaving to the next update.
     fn end(self, path: DocumentPath, revision: Revision, written: Option<Content>) {
-        let (Some((adaptive, key)), Some(Hold { guard, in_demand, .. })) = (self.adaptive, self.hold) else { return };
+        let Some((adaptive, key)) = self.adaptive else { return };
+        let in_demand = self.hold.as_ref().and_then(|hold| hold.in_demand);
+        let is_left = adaptive.ends(&key, in_demand, Instant::now());
+        let Some(Hold { guard, .. }) = self.hold else { return };
         match (in_demand, written) {
-            (Some(since), Some(content)) if adaptive.ends(&key, since, Instant::now()) => {
+            (Some(since), Some(content)) if is_left => {
                 let (author, written_at) = (self.context.agent().clone(), SystemTime::now());
                 let document = Document { path, revision, content, author, written_at };
-                adaptive.leave(key, Seat { guard, document, since }, self.context.keeper());
+                let left_by = self.context.holder().id;
+                adaptive.leave(key, Seat { guard, document, since, left_by }, self.context.keeper());
             }
             _ => adaptive.give_back(&key, guard),
         }

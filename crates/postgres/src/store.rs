@@ -98,6 +98,7 @@ impl DocumentStore for PostgresStore {
         StoreCapabilities {
             engine: "postgres",
             several_documents: true,
+            serial_commits: false,
             feed: Waiting::Pushed,
             survives: "power loss: the server syncs its log before a commit is acknowledged (by its own settings)",
         }
