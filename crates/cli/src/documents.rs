@@ -87,7 +87,7 @@ async fn past(context: &Context, path: &DocumentPath, revision: u64, out: Output
     let past = found.ok_or_else(|| gone(&format!("has no revision {revision}")))?;
     let content = past.content.ok_or_else(|| gone(&format!("was deleted at revision {revision}")))?;
     let PastRevision { revision, author, written_at, .. } = past;
-    print(&Document { path: path.clone(), revision, content, author, written_at }, out)
+    print(&Document { path: path.clone(), revision, content, author, written_at, expires_at: None }, out)
 }
 
 pub(crate) fn missing(path: &DocumentPath, context: &Context) -> CliError {

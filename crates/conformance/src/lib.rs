@@ -130,6 +130,20 @@ macro_rules! store_suite {
                 no_update_is_lost
                 unprotected_updates_are_lost
                 what_was_committed_is_there_after_reopening
+                a_write_of_what_is_there_keeps_the_revision
+                only_what_a_commit_changes_gets_a_revision
+                the_key_of_a_write_that_changed_nothing_is_remembered
+                a_guarded_write_does_not_wear_a_document_down
+                a_holder_does_not_write_over_what_it_has_not_seen
+                an_expired_document_is_absent_at_once
+                a_write_says_what_becomes_of_an_expiry
+                retention_by_count_forgets_the_oldest_and_says_so
+                retention_by_age_forgets_what_was_replaced_long_ago
+                a_purge_leaves_a_tombstone_alone
+                a_snapshot_stays_as_it_was_while_others_write
+                an_archive_brings_back_all_that_was_there
+                a_search_finds_words_phrases_and_beginnings
+                a_search_sees_what_was_committed_before_it
             ]
         }
     };

@@ -261,7 +261,7 @@ impl Scribe {
     /// The whole feed after `after`, as far as it goes now.
     pub(crate) async fn feed(&self, after: Cursor) -> Vec<mutext_contract::CommitRecord> {
         let page = self.store.changes(&self.context, after, 10_000, Deadline::now()).await;
-        page.expect("a look at the feed without trouble")
+        page.expect("a look at the feed without trouble").page().expect("nothing of the feed is forgotten")
     }
 
     pub(crate) async fn history(&self, at: &str) -> Vec<mutext_contract::PastRevision> {

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -129,6 +129,8 @@ pub struct Document {
     pub author: AgentName,
     /// When, by the store's clock: for people to read, never for deciding.
     pub written_at: SystemTime,
+    /// When it is gone by itself, by the store's clock; `None`: never.
+    pub expires_at: Option<SystemTime>,
 }
 
 /// One past revision of a document; `content` is `None` where it was deleted.
@@ -144,6 +146,8 @@ pub struct PastRevision {
     pub message: Option<String>,
     /// When, by the store's clock.
     pub written_at: SystemTime,
+    /// Whether it replaced what was there without a precondition.
+    pub overwrote: bool,
 }
 
 /// A document in a listing, without its content.
@@ -161,13 +165,16 @@ pub struct Entry {
     pub author: AgentName,
     /// When, by the store's clock.
     pub written_at: SystemTime,
+    /// When it is gone by itself, by the store's clock; `None`: never.
+    pub expires_at: Option<SystemTime>,
 }
 
 /// What a write demands of the document that it changes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Precondition {
-    /// Nothing: an explicit overwrite.
+    /// Nothing: an explicit overwrite. Under a lease, that the document is still as the lease has last read or written
+    /// it.
     Any,
     /// That there is none.
     Absent,
@@ -210,6 +217,18 @@ pub enum Action {
     Delete,
 }
 
+/// When a document that is written is gone by itself.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Expiry {
+    /// As it was: a new document stays.
+    #[default]
+    Keep,
+    /// Never.
+    Never,
+    /// So long after this write, by the store's clock.
+    After(Duration),
+}
+
 /// One document's part in a commit.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Change {
@@ -219,6 +238,35 @@ pub struct Change {
     pub precondition: Precondition,
     /// What happens to it.
     pub action: Action,
+    /// When it is gone by itself.
+    pub expiry: Expiry,
+    /// Whether it is refused where it would drop more than half of what is there: see [`Change::erodes`].
+    pub guarded: bool,
+}
+
+impl Change {
+    /// A smaller document is not guarded against losing most of itself: a word may well take the place of a sentence.
+    pub const GUARDED_BYTES_MIN: usize = 64;
+
+    /// That `action` happens to the document at `path` where `precondition` holds.
+    pub const fn new(path: DocumentPath, precondition: Precondition, action: Action) -> Self {
+        Self { path, precondition, action, expiry: Expiry::Keep, guarded: false }
+    }
+
+    /// How many bytes the document has after it.
+    pub fn size(&self) -> usize {
+        match &self.action {
+            Action::Put(content) => content.size(),
+            Action::Delete => 0,
+        }
+    }
+
+    /// Whether it would drop more than half of a document of so many bytes, and is to be refused then. Writers who
+    /// send a whole document from memory wear it down a little each time; this is the largest wear that passes.
+    pub fn erodes(&self, bytes: usize) -> bool {
+        let is_put = matches!(self.action, Action::Put(_));
+        self.guarded && is_put && bytes >= Self::GUARDED_BYTES_MIN && self.size() < bytes.div_ceil(2)
+    }
 }
 
 /// One atomic change of one or more documents of one context: all or none.
@@ -248,15 +296,50 @@ impl Commit {
     /// Adds: the document at `path` holds `content` from now on.
     #[must_use]
     pub fn put(mut self, path: DocumentPath, content: Content, precondition: Precondition) -> Self {
-        self.changes.push(Change { path, precondition, action: Action::Put(content) });
+        self.changes.push(Change::new(path, precondition, Action::Put(content)));
         self
     }
 
     /// Adds: the document at `path` is deleted.
     #[must_use]
     pub fn delete(mut self, path: DocumentPath, precondition: Precondition) -> Self {
-        self.changes.push(Change { path, precondition, action: Action::Delete });
+        self.changes.push(Change::new(path, precondition, Action::Delete));
         self
+    }
+
+    /// Says of the change added last when its document is gone by itself.
+    #[must_use]
+    pub fn expiring(mut self, expiry: Expiry) -> Self {
+        if let Some(change) = self.changes.last_mut() {
+            change.expiry = expiry;
+        }
+        self
+    }
+
+    /// Has the change added last refused where it would drop more than half of its document.
+    #[must_use]
+    pub fn guarded(mut self) -> Self {
+        if let Some(change) = self.changes.last_mut() {
+            change.guarded = true;
+        }
+        self
+    }
+
+    /// Tells, part by part, what makes two commits the same intention: documents, preconditions, content and message;
+    /// not the lease that it is made under.
+    pub fn intention(&self, mut tell: impl FnMut(&[u8])) {
+        for change in &self.changes {
+            tell(change.path.as_str().as_bytes());
+            tell(change.precondition.to_string().as_bytes());
+            match &change.action {
+                Action::Put(content) => {
+                    tell(if content.kind() == Kind::Json { b"json" } else { b"text" });
+                    tell(content.as_str().as_bytes());
+                }
+                Action::Delete => tell(b"delete"),
+            }
+        }
+        tell(self.message.as_deref().unwrap_or_default().as_bytes());
     }
 
     /// Makes it under a lease.

@@ -20,6 +20,7 @@
 //! assert!(second.is_admitted_after(Some(&first)));
 //! ```
 
+mod archive;
 mod capability;
 mod document;
 mod error;
@@ -28,12 +29,15 @@ mod finding;
 mod lease;
 mod lock;
 mod name;
+mod search;
 mod store;
 mod table;
 
+pub use archive::{ArchivedChange, ArchivedCommit};
 pub use capability::{DeadHolder, ExpiryClock, Fairness, LockCapabilities, StoreCapabilities, Waiting};
 pub use document::{
-    Action, Change, Commit, Content, Cursor, Document, Entry, InvalidJson, Kind, PastRevision, Precondition, Revision,
+    Action, Change, Commit, Content, Cursor, Document, Entry, Expiry, InvalidJson, Kind, PastRevision, Precondition,
+    Revision,
 };
 pub use error::{Effect, EngineError, TroubleKind};
 pub use fence::{Fence, FencingToken, InvalidToken};
@@ -44,8 +48,9 @@ pub use name::{
     AgentName, ContextName, DocumentPath, IdempotencyKey, InvalidName, NAME_BYTES_MAX, NameRule, PATH_BYTES_MAX,
     PATH_SEGMENTS_MAX, PathPrefix, Resource,
 };
+pub use search::{Hit, InvalidQuery, Query, Term};
 pub use store::{
-    CommitRecord, Committed, Conflict, DocumentStore, EpochSource, Fenced, FencedRead, Listing, Outcome, Refusal,
-    Revocation, RevocationRecord,
+    CommitRecord, Committed, Conflict, DocumentStore, EpochSource, Erosion, Feed, Fenced, FencedRead, Listing, Outcome,
+    Refusal, Retention, Revocation, RevocationRecord, Snapshot, Tended,
 };
 pub use table::{Blocked, Deadlock, Holding, Knot, LockTable, Obstacle, Waiter};

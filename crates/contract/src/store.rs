@@ -2,14 +2,14 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 
 use crate::{
-    AgentName, Claim, Commit, ContextName, Cursor, Deadline, Document, DocumentPath, EngineError, Entry, Fence,
-    FencingToken, Finding, IdempotencyKey, LeaseId, PastRevision, PathPrefix, Precondition, Revision,
-    StoreCapabilities,
+    AgentName, ArchivedCommit, Claim, Commit, ContextName, Cursor, Deadline, Document, DocumentPath, EngineError,
+    Entry, Fence, FencingToken, Finding, Hit, IdempotencyKey, LeaseId, PastRevision, PathPrefix, Precondition, Query,
+    Revision, StoreCapabilities,
 };
 
 /// How a commit ended. A refusal is a value, not an error.
@@ -24,9 +24,10 @@ pub enum Outcome {
 /// A commit that happened.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Committed {
-    /// Its place in the context's feed.
+    /// Its place in the context's feed; where nothing was to be changed, the place of the last change before.
     pub cursor: Cursor,
-    /// The new revision of each document, in the commit's order.
+    /// The revision at which each document stands now, in the commit's order: a new one, but for those that held
+    /// already what was written to them.
     pub revisions: Vec<(DocumentPath, Revision)>,
     /// Whether it had happened before under the same idempotency key, so that this call changed nothing.
     pub replayed: bool,
@@ -51,6 +52,28 @@ pub enum Refusal {
         /// The key.
         key: IdempotencyKey,
     },
+    /// It would drop more than half of a document, and was to be refused then.
+    Erodes(Erosion),
+}
+
+/// A write that would drop more than half of a document.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Erosion {
+    /// Which document.
+    pub path: DocumentPath,
+    /// The revision that is there.
+    pub revision: Revision,
+    /// How many bytes that has.
+    pub bytes: usize,
+    /// How many would be left.
+    pub left: usize,
+}
+
+impl fmt::Display for Erosion {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { path, revision, bytes, left } = self;
+        write!(f, "of the {bytes} bytes of {path} at revision {revision} only {left} would be left")
+    }
 }
 
 /// A precondition that failed; it carries what the caller needs to rebase in one step.
@@ -72,7 +95,9 @@ impl fmt::Display for Conflict {
             None => f.write_str("absent")?,
         }
         match self.precondition {
-            Precondition::Any => Ok(()),
+            Precondition::Any => {
+                f.write_str(", written by somebody without the lock since it was read under this lease")
+            }
             Precondition::Absent => f.write_str(", and the write was to create it"),
             Precondition::Exact(revision) => write!(f, ", and the write was made for revision {revision}"),
         }
@@ -167,6 +192,68 @@ pub struct CommitRecord {
     pub changes: Vec<(DocumentPath, Revision, bool)>,
 }
 
+/// What the feed has after a place.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Feed {
+    /// The next commits, in order and without gaps; none, where there are none yet.
+    Page(Vec<CommitRecord>),
+    /// Some of the commits after that place are forgotten: begin anew, with a look at the documents themselves.
+    Gone {
+        /// From here on none is missing.
+        oldest: Cursor,
+    },
+}
+
+impl Feed {
+    /// The page; or, where some of it is forgotten, the place from which on nothing is.
+    pub fn page(self) -> Result<Vec<CommitRecord>, Cursor> {
+        match self {
+            Self::Page(commits) => Ok(commits),
+            Self::Gone { oldest } => Err(oldest),
+        }
+    }
+}
+
+/// Documents as of one place in the feed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Snapshot {
+    /// A page of them, in the order of their paths; ask for the next one after that path.
+    Page(Vec<Document>, Option<DocumentPath>),
+    /// What was there at that place is forgotten.
+    Gone {
+        /// From here on nothing is missing.
+        oldest: Cursor,
+    },
+}
+
+/// Which past revisions are kept. The last revision of a document always is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Retention {
+    /// At most so many revisions of each document; `None`: any number.
+    pub revisions: Option<u64>,
+    /// Those that were replaced no longer than this ago; `None`: any age.
+    pub age: Option<Duration>,
+}
+
+impl Retention {
+    /// What a commit did is remembered under its idempotency key for so long at least, whatever else is forgotten.
+    pub const KEYS_KEPT: Duration = Duration::from_secs(24 * 60 * 60);
+
+    /// Whether everything is kept.
+    pub const fn is_unbounded(&self) -> bool {
+        self.revisions.is_none() && self.age.is_none()
+    }
+}
+
+/// What tending a context has done.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Tended {
+    /// So many documents had expired and are deleted.
+    pub expired: u64,
+    /// So many past revisions are forgotten.
+    pub forgotten: u64,
+}
+
 /// Documents with revisions, changed by commits that are checked and applied in one transaction.
 ///
 /// Two parties meet here: an engine, which implements it, and the `mutext` library, which calls it.
@@ -209,6 +296,10 @@ pub trait DocumentStore: EpochSource + fmt::Debug + Send + Sync + 'static {
 
     /// All or nothing: every precondition, the fence and the key are checked with the write. Changes nothing where
     /// it is refused, but for the documents' highest tokens, which a good fence raises even then.
+    ///
+    /// A document that holds already what is written to it keeps its revision, and is not in the feed. Under a lease,
+    /// a write without a precondition is for the revision that the lease has last read or written: where somebody
+    /// without the lock has come in between, it is a conflict.
     async fn commit(&self, context: &ContextName, commit: &Commit, deadline: Deadline) -> Result<Outcome, EngineError>;
 
     /// At most `limit` revisions of a document, newest first, before `before`.
@@ -228,7 +319,75 @@ pub trait DocumentStore: EpochSource + fmt::Debug + Send + Sync + 'static {
         after: Cursor,
         limit: usize,
         deadline: Deadline,
-    ) -> Result<Vec<CommitRecord>, EngineError>;
+    ) -> Result<Feed, EngineError>;
+
+    /// The place of the last commit, of this or another context, before which none is still to come: what is after it
+    /// happened after this call began, or was under way then.
+    async fn head(&self, context: &ContextName, deadline: Deadline) -> Result<Cursor, EngineError>;
+
+    /// At most `limit` documents whose paths begin with `prefix`, after `after`, all as they were at the place `at`:
+    /// pages of one place are one snapshot, whatever is committed meanwhile.
+    async fn documents_at(
+        &self,
+        context: &ContextName,
+        at: Cursor,
+        prefix: &PathPrefix,
+        after: Option<&DocumentPath>,
+        limit: usize,
+        deadline: Deadline,
+    ) -> Result<Snapshot, EngineError>;
+
+    /// At most `limit` documents that the query finds, the best first. Documents are indexed by searches, not by
+    /// commits: the first search after many changes takes longer.
+    async fn search(
+        &self,
+        context: &ContextName,
+        query: &Query,
+        prefix: &PathPrefix,
+        limit: usize,
+        deadline: Deadline,
+    ) -> Result<Vec<Hit>, EngineError>;
+
+    /// Deletes documents that have expired (none can be read since that moment), and forgets what `retention` does not
+    /// keep. Does a bounded piece of work: more may be left.
+    async fn tend(
+        &self,
+        context: &ContextName,
+        retention: &Retention,
+        deadline: Deadline,
+    ) -> Result<Tended, EngineError>;
+
+    /// Deletes a document with all that it ever held, and leaves a tombstone: a last revision that says who did it and
+    /// why. Answers with that revision; none where nothing of the document is left already.
+    async fn purge(
+        &self,
+        context: &ContextName,
+        path: &DocumentPath,
+        author: &AgentName,
+        reason: &str,
+        deadline: Deadline,
+    ) -> Result<Option<Revision>, EngineError>;
+
+    /// At most `limit` commits after `after` and up to `until`, in commit order, with all that they wrote; fewer, where
+    /// they are large. What was forgotten before the first place that is left belongs to no archive.
+    async fn archive(
+        &self,
+        context: &ContextName,
+        after: Cursor,
+        until: Cursor,
+        limit: usize,
+        deadline: Deadline,
+    ) -> Result<Vec<ArchivedCommit>, EngineError>;
+
+    /// Brings archived commits, in their order, into a context that has no document yet: all of them or none, with
+    /// their authors, times and revisions, and new places in the feed. Answers with the last place; none where the
+    /// context has documents.
+    async fn restore(
+        &self,
+        context: &ContextName,
+        commits: &[ArchivedCommit],
+        deadline: Deadline,
+    ) -> Result<Option<Cursor>, EngineError>;
 
     /// Records that a lease's tokens are not admitted any more, as durably as a commit. A commit or fenced read that
     /// begins after this has returned and presents one of them is refused; one under way meanwhile comes before or

@@ -11,13 +11,17 @@
 //! It must lie on a local file system: processes on two machines cannot share it.
 
 mod clock;
+mod commit_rows;
 mod document_rows;
+mod feed_rows;
 mod lock_rows;
 mod locks;
 mod revocation_rows;
+mod search_rows;
 mod sqlite;
 mod store;
 mod table;
+mod tend_rows;
 mod wake;
 mod worker;
 mod writer;

@@ -10,24 +10,29 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use mutext_contract::{
-    Commit, CommitRecord, ContextName, Cursor, Deadline, Document, DocumentPath, DocumentStore, Effect, EngineError,
-    EpochSource, Fence, FencedRead, Finding, Listing, Outcome, PastRevision, PathPrefix, Revision, Revocation,
-    RevocationRecord, Severity, StoreCapabilities, Waiting,
+    AgentName, ArchivedCommit, Commit, ContextName, Cursor, Deadline, Document, DocumentPath, DocumentStore, Effect,
+    EngineError, EpochSource, Feed, Fence, FencedRead, Finding, Hit, Listing, Outcome, PastRevision, PathPrefix, Query,
+    Retention, Revision, Revocation, RevocationRecord, Severity, Snapshot, StoreCapabilities, Tended, TroubleKind,
+    Waiting,
 };
 use rusqlite::Connection;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use crate::commit_rows;
 use crate::document_rows;
+use crate::feed_rows;
 use crate::revocation_rows;
+use crate::search_rows;
 use crate::sqlite::{self, Schema, Sync};
+use crate::tend_rows;
 use crate::worker;
 use crate::writer::{Writer, WriterOptions};
 
 /// `Mutd` in ASCII.
 const SCHEMA: Schema = Schema {
     application_id: 0x4d75_7464,
-    migrations: &[include_str!("documents.sql"), include_str!("revocations.sql")],
+    migrations: &[include_str!("documents.sql"), include_str!("revocations.sql"), include_str!("documents_3.sql")],
 };
 /// Connections kept open for the next read.
 const READERS_KEPT: usize = 4;
@@ -85,7 +90,8 @@ impl EmbeddedStore {
 #[async_trait]
 impl EpochSource for EmbeddedStore {
     async fn mint_epoch(&self, context: &ContextName, deadline: Deadline) -> Result<u64, EngineError> {
-        self.writer.mint_epoch(context.clone(), deadline).await
+        let context = context.clone();
+        self.writer.run(deadline, move |connection| commit_rows::mint_epoch(connection, &context)).await
     }
 }
 
@@ -159,15 +165,15 @@ impl DocumentStore for EmbeddedStore {
         after: Cursor,
         limit: usize,
         deadline: Deadline,
-    ) -> Result<Vec<CommitRecord>, EngineError> {
+    ) -> Result<Feed, EngineError> {
         loop {
             let committed = self.committed.notified();
             let context = context.clone();
             let busy = Deadline::after(deadline.remaining() + sqlite::PATIENCE);
-            let page = self
-                .read_with(busy, move |connection| document_rows::changes(connection, &context, after, limit))
-                .await?;
-            if !page.is_empty() || deadline.has_passed() {
+            let page =
+                self.read_with(busy, move |connection| feed_rows::changes(connection, &context, after, limit)).await?;
+            let is_empty = matches!(&page, Feed::Page(commits) if commits.is_empty());
+            if !is_empty || deadline.has_passed() {
                 return Ok(page);
             }
             // Commits of this process are told; those of others are looked for.
@@ -184,7 +190,8 @@ impl DocumentStore for EmbeddedStore {
         revocation: &Revocation,
         deadline: Deadline,
     ) -> Result<(), EngineError> {
-        self.writer.revoke(context.clone(), revocation.clone(), deadline).await
+        let (context, revocation) = (context.clone(), revocation.clone());
+        self.writer.run(deadline, move |connection| revocation_rows::insert(connection, &context, &revocation)).await
     }
 
     async fn revocations(
@@ -195,6 +202,114 @@ impl DocumentStore for EmbeddedStore {
     ) -> Result<Vec<RevocationRecord>, EngineError> {
         let context = context.clone();
         self.read_with(deadline, move |connection| revocation_rows::list(connection, &context, limit)).await
+    }
+
+    async fn head(&self, context: &ContextName, deadline: Deadline) -> Result<Cursor, EngineError> {
+        let context = context.clone();
+        self.read_with(deadline, move |connection| feed_rows::head(connection, &context)).await
+    }
+
+    async fn documents_at(
+        &self,
+        context: &ContextName,
+        at: Cursor,
+        prefix: &PathPrefix,
+        after: Option<&DocumentPath>,
+        limit: usize,
+        deadline: Deadline,
+    ) -> Result<Snapshot, EngineError> {
+        let (context, prefix, after) = (context.clone(), prefix.clone(), after.cloned());
+        self.read_with(deadline, move |connection| {
+            feed_rows::documents_at(connection, &context, at, &prefix, after.as_ref(), limit)
+        })
+        .await
+    }
+
+    async fn search(
+        &self,
+        context: &ContextName,
+        query: &Query,
+        prefix: &PathPrefix,
+        limit: usize,
+        deadline: Deadline,
+    ) -> Result<Vec<Hit>, EngineError> {
+        loop {
+            let of = context.clone();
+            if !self.read_with(deadline, move |connection| search_rows::is_behind(connection, &of)).await? {
+                break;
+            }
+            if deadline.has_passed() {
+                let remedy = "it goes on where it stopped: search again, or allow more time";
+                let kind = TroubleKind::Failed("the documents could not all be indexed in time".to_owned());
+                return Err(EngineError::new(self.file.display().to_string(), kind, remedy));
+            }
+            let of = context.clone();
+            self.writer.run(deadline, move |connection| search_rows::catch_up(connection, &of)).await?;
+        }
+        let (context, query, prefix) = (context.clone(), query.clone(), prefix.clone());
+        self.read_with(deadline, move |connection| search_rows::search(connection, &context, &query, &prefix, limit))
+            .await
+    }
+
+    async fn tend(
+        &self,
+        context: &ContextName,
+        retention: &Retention,
+        deadline: Deadline,
+    ) -> Result<Tended, EngineError> {
+        let (of, retention) = (context.clone(), *retention);
+        let look = move |connection: &Connection| {
+            let bounded = !retention.is_unbounded();
+            let dispensable = bounded.then(|| tend_rows::dispensable(connection, &of, &retention)).transpose()?;
+            Ok((tend_rows::has_expired(connection, &of)?, dispensable.unwrap_or_default()))
+        };
+        let (has_expired, dispensable) = self.read_with(deadline, look).await?;
+        let mut tended = Tended::default();
+        if has_expired {
+            let of = context.clone();
+            tended.expired = self.writer.run(deadline, move |connection| tend_rows::expire(connection, &of)).await?;
+        }
+        if !dispensable.is_empty() {
+            let of = context.clone();
+            let forget = move |connection: &Connection| tend_rows::forget(connection, &of, &dispensable);
+            tended.forgotten = self.writer.run(deadline, forget).await?;
+        }
+        Ok(tended)
+    }
+
+    async fn purge(
+        &self,
+        context: &ContextName,
+        path: &DocumentPath,
+        author: &AgentName,
+        reason: &str,
+        deadline: Deadline,
+    ) -> Result<Option<Revision>, EngineError> {
+        let (context, path, author, reason) = (context.clone(), path.clone(), author.clone(), reason.to_owned());
+        let purge = move |connection: &Connection| tend_rows::purge(connection, &context, &path, &author, &reason);
+        self.writer.erase(deadline, purge).await
+    }
+
+    async fn archive(
+        &self,
+        context: &ContextName,
+        after: Cursor,
+        until: Cursor,
+        limit: usize,
+        deadline: Deadline,
+    ) -> Result<Vec<ArchivedCommit>, EngineError> {
+        let context = context.clone();
+        self.read_with(deadline, move |connection| feed_rows::archive(connection, &context, after, until, limit)).await
+    }
+
+    async fn restore(
+        &self,
+        context: &ContextName,
+        commits: &[ArchivedCommit],
+        deadline: Deadline,
+    ) -> Result<Option<Cursor>, EngineError> {
+        let (context, commits) = (context.clone(), commits.to_vec());
+        self.writer.run(deadline, move |connection| feed_rows::restore(connection, &context, &commits)).await
     }
 
     async fn examine(&self, deadline: Deadline) -> Result<Vec<Finding>, EngineError> {

@@ -8,14 +8,12 @@ use std::path::PathBuf;
 use std::sync::{Arc, mpsc};
 
 use mutext_contract::{
-    Commit, ContextName, Deadline, DocumentPath, Effect, EngineError, FencedRead, FencingToken, Outcome, Revocation,
-    TroubleKind,
+    Commit, ContextName, Deadline, DocumentPath, Effect, EngineError, FencedRead, FencingToken, Outcome, TroubleKind,
 };
 use rusqlite::Connection;
 use tokio::sync::{Notify, oneshot};
 
-use crate::document_rows;
-use crate::revocation_rows;
+use crate::commit_rows;
 use crate::sqlite::{self, Sync};
 use crate::worker::{start_thread, stopped};
 
@@ -47,25 +45,77 @@ enum Write {
         deadline: Deadline,
         answer: Answer<FencedRead>,
     },
-    MintEpoch {
-        context: ContextName,
-        deadline: Deadline,
-        answer: Answer<u64>,
-    },
-    Revoke {
-        context: ContextName,
-        revocation: Revocation,
-        deadline: Deadline,
-        answer: Answer<()>,
-    },
+    /// Whatever is asked for now and then.
+    Other(Box<dyn Work>),
 }
 
 /// An answer that waits for its transaction to stand.
 enum Done {
     Commit(Answer<Outcome>, Outcome),
     ReadFenced(Answer<FencedRead>, FencedRead),
-    MintEpoch(Answer<u64>, u64),
-    Revoke(Answer<()>),
+    Other(Box<dyn Told>),
+}
+
+/// A piece of work in the writer's transaction.
+trait Work: Send {
+    fn deadline(&self) -> Deadline;
+    fn leaves_no_trace(&self) -> bool;
+    fn apply(self: Box<Self>, desk: &Desk) -> Option<Box<dyn Told>>;
+    fn fail(self: Box<Self>, error: &EngineError);
+}
+
+/// The caller of a piece of work that is done, but for the end of the transaction.
+trait Told: Send {
+    fn tell(self: Box<Self>);
+    fn fail(self: Box<Self>, error: &EngineError);
+}
+
+struct Job<T, F> {
+    run: F,
+    deadline: Deadline,
+    leaves_no_trace: bool,
+    answer: Answer<T>,
+}
+
+impl<T, F> Work for Job<T, F>
+where
+    T: Send + 'static,
+    F: FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
+{
+    fn deadline(&self) -> Deadline {
+        self.deadline
+    }
+
+    fn leaves_no_trace(&self) -> bool {
+        self.leaves_no_trace
+    }
+
+    fn apply(self: Box<Self>, desk: &Desk) -> Option<Box<dyn Told>> {
+        let Self { run, answer, .. } = *self;
+        match desk.step(|| run(&desk.connection)) {
+            Ok(value) => Some(Box::new((answer, value))),
+            Err(error) => {
+                // The caller may have gone.
+                let _ = answer.send(Err(error));
+                None
+            }
+        }
+    }
+
+    fn fail(self: Box<Self>, error: &EngineError) {
+        drop(self.answer.send(Err(again(error))));
+    }
+}
+
+impl<T: Send> Told for (Answer<T>, T) {
+    fn tell(self: Box<Self>) {
+        // The caller may have gone: then nobody wants the answer.
+        let _ = self.0.send(Ok(self.1));
+    }
+
+    fn fail(self: Box<Self>, error: &EngineError) {
+        drop(self.0.send(Err(again(error))));
+    }
 }
 
 pub(crate) struct Writer {
@@ -109,17 +159,22 @@ impl Writer {
         self.ask(|answer| Write::ReadFenced { context, path, token, deadline, answer }).await
     }
 
-    pub(crate) async fn mint_epoch(&self, context: ContextName, deadline: Deadline) -> Result<u64, EngineError> {
-        self.ask(|answer| Write::MintEpoch { context, deadline, answer }).await
+    /// Runs a piece of work in the next transaction. Dropping the future does not stop it.
+    pub(crate) async fn run<T: Send + 'static>(
+        &self,
+        deadline: Deadline,
+        run: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
+    ) -> Result<T, EngineError> {
+        self.ask(|answer| Write::Other(Box::new(Job { run, deadline, leaves_no_trace: false, answer }))).await
     }
 
-    pub(crate) async fn revoke(
+    /// The same for a deletion: what it deletes is overwritten in the files.
+    pub(crate) async fn erase<T: Send + 'static>(
         &self,
-        context: ContextName,
-        revocation: Revocation,
         deadline: Deadline,
-    ) -> Result<(), EngineError> {
-        self.ask(|answer| Write::Revoke { context, revocation, deadline, answer }).await
+        run: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
+    ) -> Result<T, EngineError> {
+        self.ask(|answer| Write::Other(Box::new(Job { run, deadline, leaves_no_trace: true, answer }))).await
     }
 
     async fn ask<T>(&self, write: impl FnOnce(Answer<T>) -> Write) -> Result<T, EngineError> {
@@ -171,10 +226,18 @@ impl Desk {
     }
 
     fn write(&self, batch: Vec<Write>) {
+        let erases = batch.iter().any(|write| matches!(write, Write::Other(work) if work.leaves_no_trace()));
+        if erases {
+            // Where it cannot be had, the pages are free all the same, and are written over sooner or later.
+            let _ = self.connection.pragma_update(None, "secure_delete", true);
+        }
         let done: Vec<Done> = batch.into_iter().filter_map(|write| self.apply(write)).collect();
         match self.connection.execute_batch("COMMIT") {
             Ok(()) => {
-                let changed = done.iter().any(|done| matches!(done, Done::Commit(_, Outcome::Committed(_))));
+                let changed = done.iter().any(Done::changes_documents);
+                if erases {
+                    self.empty_log();
+                }
                 done.into_iter().for_each(Done::tell);
                 if changed {
                     self.committed.notify_waiters();
@@ -188,25 +251,25 @@ impl Desk {
         }
     }
 
+    /// What was deleted stands in the write-ahead log until that is written over; readers may keep it for a while.
+    fn empty_log(&self) {
+        let _ = self.connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
+        let _ = self.connection.pragma_update(None, "secure_delete", false);
+    }
+
     /// Applies one write in a savepoint of its own; where it fails, the others stand.
     fn apply(&self, write: Write) -> Option<Done> {
         let connection = &self.connection;
         match write {
             Write::Commit { context, commit, answer, .. } => {
-                let outcome = self.step(|| document_rows::commit(connection, &context, &commit, self.options.fenced));
+                let outcome = self.step(|| commit_rows::commit(connection, &context, &commit, self.options.fenced));
                 keep(answer, outcome, Done::Commit)
             }
             Write::ReadFenced { context, path, token, answer, .. } => {
-                let outcome = self.step(|| document_rows::read_fenced(connection, &context, &path, token));
+                let outcome = self.step(|| commit_rows::read_fenced(connection, &context, &path, token));
                 keep(answer, outcome, Done::ReadFenced)
             }
-            Write::MintEpoch { context, answer, .. } => {
-                keep(answer, self.step(|| document_rows::mint_epoch(connection, &context)), Done::MintEpoch)
-            }
-            Write::Revoke { context, revocation, answer, .. } => {
-                let outcome = self.step(|| revocation_rows::insert(connection, &context, &revocation));
-                keep(answer, outcome, |answer, ()| Done::Revoke(answer))
-            }
+            Write::Other(work) => work.apply(self).map(Done::Other),
         }
     }
 
@@ -236,12 +299,10 @@ fn keep<T>(
 }
 
 impl Write {
-    const fn deadline(&self) -> Deadline {
+    fn deadline(&self) -> Deadline {
         match self {
-            Self::Commit { deadline, .. }
-            | Self::ReadFenced { deadline, .. }
-            | Self::MintEpoch { deadline, .. }
-            | Self::Revoke { deadline, .. } => *deadline,
+            Self::Commit { deadline, .. } | Self::ReadFenced { deadline, .. } => *deadline,
+            Self::Other(work) => work.deadline(),
         }
     }
 
@@ -249,20 +310,23 @@ impl Write {
         match self {
             Self::Commit { answer, .. } => drop(answer.send(Err(again(error)))),
             Self::ReadFenced { answer, .. } => drop(answer.send(Err(again(error)))),
-            Self::MintEpoch { answer, .. } => drop(answer.send(Err(again(error)))),
-            Self::Revoke { answer, .. } => drop(answer.send(Err(again(error)))),
+            Self::Other(work) => work.fail(error),
         }
     }
 }
 
 impl Done {
+    /// Whether there may be something new in the feed.
+    const fn changes_documents(&self) -> bool {
+        matches!(self, Self::Commit(_, Outcome::Committed(_)) | Self::Other(_))
+    }
+
     /// The caller may have gone: then nobody wants the answer.
     fn tell(self) {
         match self {
             Self::Commit(answer, outcome) => drop(answer.send(Ok(outcome))),
             Self::ReadFenced(answer, outcome) => drop(answer.send(Ok(outcome))),
-            Self::MintEpoch(answer, epoch) => drop(answer.send(Ok(epoch))),
-            Self::Revoke(answer) => drop(answer.send(Ok(()))),
+            Self::Other(told) => told.tell(),
         }
     }
 
@@ -270,8 +334,7 @@ impl Done {
         match self {
             Self::Commit(answer, _) => drop(answer.send(Err(again(error)))),
             Self::ReadFenced(answer, _) => drop(answer.send(Err(again(error)))),
-            Self::MintEpoch(answer, _) => drop(answer.send(Err(again(error)))),
-            Self::Revoke(answer) => drop(answer.send(Err(again(error)))),
+            Self::Other(told) => told.fail(error),
         }
     }
 }

@@ -413,8 +413,11 @@ impl Context {
     }
 
     /// At most `limit` commits after `after`, in order and without gaps; waits for one for at most `wait`.
+    ///
+    /// Errors with [`Error::CursorGone`] where some of them are forgotten.
     pub async fn changes(&self, after: Cursor, limit: usize, wait: Duration) -> Result<Vec<CommitRecord>, Error> {
-        Ok(self.store().changes(&self.name, after, limit, Deadline::after(wait)).await?)
+        let feed = self.store().changes(&self.name, after, limit, Deadline::after(wait)).await?;
+        feed.page().map_err(|oldest| Error::CursorGone { after, oldest })
     }
 
     /// Asks for the lock on `resource` and all below it: await it, or adjust it first.
@@ -499,6 +502,7 @@ pub(crate) fn refused(refusal: Refusal) -> Error {
     match refusal {
         Refusal::Conflict(conflict) => Error::Conflict(conflict),
         Refusal::KeyReused { key } => Error::KeyReused { key },
+        Refusal::Erodes(erosion) => Error::Erosion(erosion),
         Refusal::Revoked { by, reason } => {
             Error::LeaseLost { resources: Vec::new(), loss: Loss::Revoked { by, reason }, current: None }
         }

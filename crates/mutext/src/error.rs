@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use mutext_contract::{
-    Blocked, Conflict, Deadlock, Document, DocumentPath, EngineError, IdempotencyKey, InvalidDuration, InvalidJson,
-    InvalidName, Loss, Resource,
+    Blocked, Conflict, Cursor, Deadlock, Document, DocumentPath, EngineError, Erosion, IdempotencyKey, InvalidDuration,
+    InvalidJson, InvalidName, Loss, Resource,
 };
 
 /// Why an operation did not do what was asked.
@@ -44,6 +44,24 @@ pub enum Error {
     /// A precondition failed; the current document is inside, so that the caller can rebase in one step.
     #[error("conflict: {0}; read it again and apply the change to what is there now")]
     Conflict(Box<Conflict>),
+    /// A write would have dropped more than half of a document, and was not told that it may.
+    #[error(
+        "refused: {0}; writers who send a document from memory lose it piece by piece: send an edit, or allow it to \
+         shrink; nothing was written"
+    )]
+    Erosion(Erosion),
+    /// The feed after a cursor is forgotten.
+    #[error(
+        "the commits after cursor {} are not all kept any more; the oldest place to go on from is {}: read the \
+         documents anew, then watch from where that was",
+        after.0, oldest.0
+    )]
+    CursorGone {
+        /// Where it was to go on from.
+        after: Cursor,
+        /// From here on none is missing.
+        oldest: Cursor,
+    },
     /// The idempotency key has named another commit before.
     #[error("idempotency key {key} has named another commit before; use a fresh key for a new intention")]
     KeyReused {

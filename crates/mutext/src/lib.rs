@@ -59,11 +59,11 @@ pub use guard::{LockGuard, NotConverted, OnLapse};
 pub use lock::Lock;
 pub use mutext_contract::{
     Action, AgentName, Blocked, Change, Claim, Commit, CommitRecord, Committed, Conflict, Content, ContextName, Cursor,
-    Deadlock, Document, DocumentPath, Effect, EngineError, Entry, Fence, Fenced, FencingToken, Finding, Holder,
-    HolderId, Holding, IdempotencyKey, InvalidDuration, InvalidJson, InvalidName, InvalidToken, Kind, Knot, Lease,
-    LeaseId, Listing, LockCapabilities, LockTable, Loss, Mode, NameRule, Obstacle, PastRevision, PathPrefix,
-    Precondition, Release, Resource, Revision, Revocation, RevocationRecord, Severity, StoreCapabilities, TroubleKind,
-    Ttl, Wait, Waiter,
+    Deadlock, Document, DocumentPath, Effect, EngineError, Entry, Erosion, Expiry, Fence, Fenced, FencingToken,
+    Finding, Holder, HolderId, Holding, IdempotencyKey, InvalidDuration, InvalidJson, InvalidName, InvalidToken, Kind,
+    Knot, Lease, LeaseId, Listing, LockCapabilities, LockTable, Loss, Mode, NameRule, Obstacle, PastRevision,
+    PathPrefix, Precondition, Release, Resource, Revision, Revocation, RevocationRecord, Severity, StoreCapabilities,
+    TroubleKind, Ttl, Wait, Waiter,
 };
 pub use mutext_embedded::SQLITE_VERSION;
 pub use update::{Strategy, UpdateOptions, Updated};

@@ -95,6 +95,7 @@ struct Commits {
     conflict: Histogram,
     fenced: Histogram,
     key_reused: Histogram,
+    erodes: Histogram,
     failed: Histogram,
 }
 
@@ -145,6 +146,7 @@ impl Meter {
                 conflict: commit("conflict"),
                 fenced: commit("fenced"),
                 key_reused: commit("key_reused"),
+                erodes: commit("erodes"),
                 failed: commit("failed"),
             },
             attempts: [attempts("lease"), attempts("compare_and_set")],
@@ -194,6 +196,7 @@ impl Meter {
             Ok(Outcome::Refused(Refusal::Conflict(_))) => &commit.conflict,
             Ok(Outcome::Refused(Refusal::Fenced(_) | Refusal::Revoked { .. })) => &commit.fenced,
             Ok(Outcome::Refused(Refusal::KeyReused { .. })) => &commit.key_reused,
+            Ok(Outcome::Refused(Refusal::Erodes(_))) => &commit.erodes,
             Err(_) => &commit.failed,
         }
         .record(took);

@@ -298,7 +298,7 @@ impl<'a> Course<'a> {
         match (in_demand, written) {
             (Some(since), Some(content)) if is_left => {
                 let (author, written_at) = (self.context.agent().clone(), SystemTime::now());
-                let document = Document { path, revision, content, author, written_at };
+                let document = Document { path, revision, content, author, written_at, expires_at: None };
                 let left_by = self.context.holder().id;
                 adaptive.leave(key, Seat { guard, document, since, left_by }, self.context.keeper());
             }

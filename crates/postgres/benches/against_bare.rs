@@ -77,8 +77,9 @@ async fn ours(store: Arc<dyn DocumentStore>, task: i32, fenced: bool, until: Ins
             store.read(&context, &path, deadline).await?
         };
         let precondition = Precondition::unchanged(document.as_ref());
-        let mut commit =
-            Commit::new(author.clone()).put(path.clone(), Content::parse_json(CONTENT.to_owned())?, precondition);
+        // Not what is there already: that would make no revision.
+        let text = if cycles % 2 == 0 { CONTENT.to_owned() } else { CONTENT.replace('3', "4") };
+        let mut commit = Commit::new(author.clone()).put(path.clone(), Content::parse_json(text)?, precondition);
         if fenced {
             commit = commit.fenced_by(fence);
         }

@@ -4,6 +4,7 @@
 //! commit is one statement and one round trip, and a transaction of its own. See `docs/engines/postgres.md`.
 
 mod bell;
+mod contexts;
 mod examine;
 mod link;
 mod names;

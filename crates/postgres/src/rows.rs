@@ -3,9 +3,10 @@
 use std::fmt::Display;
 
 use mutext_contract::{
-    Action, AgentName, Claim, Commit, CommitRecord, Committed, Conflict, Content, Cursor, Document, DocumentPath,
-    EngineError, Entry, Fence, Fenced, FencedRead, FencingToken, Kind, LeaseId, Outcome, PastRevision, Precondition,
-    Refusal, Revision, Revocation, RevocationRecord, TroubleKind,
+    Action, AgentName, ArchivedChange, ArchivedCommit, Claim, Commit, CommitRecord, Committed, Conflict, Content,
+    Cursor, Document, DocumentPath, EngineError, Entry, Erosion, Expiry, Feed, Fence, Fenced, FencedRead, FencingToken,
+    Hit, Kind, LeaseId, Outcome, PastRevision, Precondition, Refusal, Revision, Revocation, RevocationRecord,
+    TroubleKind,
 };
 use sha2::{Digest, Sha256};
 use tokio_postgres::Row;
@@ -48,28 +49,44 @@ pub(crate) struct Statements {
     pub(crate) revoke: String,
     pub(crate) revocations: String,
     pub(crate) mint_epoch: String,
+    pub(crate) head: String,
+    pub(crate) oldest: String,
+    pub(crate) documents_at: String,
+    pub(crate) index_pages: String,
+    pub(crate) search: String,
+    pub(crate) expire: String,
+    pub(crate) forget: String,
+    pub(crate) purge: String,
+    pub(crate) archive: String,
+    pub(crate) restore: String,
 }
 
 impl Statements {
     pub(crate) fn new(names: &Names) -> Self {
         let of = |sql: &str| sql.replace("{schema}", &names.schema);
         let commit = |function: &str| {
-            let parameters = "$1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14";
+            let parameters = "$1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17";
             format!("SELECT * FROM {}.{function}({parameters})", names.schema)
         };
         Self {
             // Not a join: a plan made while the table was empty would read all the history to find the last revision.
-            read: of("SELECT r.revision, r.kind, r.content, r.author, r.written_at FROM {schema}.revisions r
+            read: of("SELECT r.revision, r.kind, r.content, r.author, r.written_at,
+                    (SELECT d.expires_at FROM {schema}.documents d WHERE d.context = $1 AND d.path = $2)
+                FROM {schema}.revisions r
                 WHERE r.context = $1 AND r.path = $2 AND r.revision =
-                    (SELECT d.revision FROM {schema}.documents d WHERE d.context = $1 AND d.path = $2 AND d.live)"),
+                    (SELECT d.revision FROM {schema}.documents d WHERE d.context = $1 AND d.path = $2 AND d.live
+                        AND (d.expires_at IS NULL OR d.expires_at > clock_timestamp()))"),
             read_fenced: of("SELECT * FROM {schema}.read_under_lease($1, $2, $3, $4, $5)"),
-            list: of("SELECT r.path, r.revision, r.kind, octet_length(r.content) AS size, r.author, r.written_at
+            list: of("SELECT r.path, r.revision, r.kind, octet_length(r.content) AS size, r.author, r.written_at,
+                    d.expires_at
                 FROM (SELECT * FROM {schema}.documents
-                    WHERE context = $1 AND path >= $2 AND path < $3 AND path > $4 AND live ORDER BY path LIMIT $5) d
+                    WHERE context = $1 AND path >= $2 AND path < $3 AND path > $4 AND live
+                        AND (expires_at IS NULL OR expires_at > clock_timestamp()) ORDER BY path LIMIT $5) d
                 CROSS JOIN LATERAL (SELECT * FROM {schema}.revisions r
                     WHERE r.context = d.context AND r.path = d.path AND r.revision = d.revision LIMIT 1) r
                 ORDER BY d.path"),
-            history: of("SELECT revision, kind, content, author, message, written_at FROM {schema}.revisions
+            history: of("SELECT revision, kind, content, author, message, written_at, overwrote
+                FROM {schema}.revisions
                 WHERE context = $1 AND path = $2 AND revision < $3 ORDER BY revision DESC LIMIT $4"),
             changes: of("SELECT * FROM {schema}.changes($1, $2, $3, $4)"),
             commit_one: commit("commit_one"),
@@ -82,6 +99,32 @@ impl Statements {
                 WHERE context = $1 ORDER BY number DESC LIMIT $2"),
             mint_epoch: of("INSERT INTO {schema}.epochs AS e (context, epoch) VALUES ($1, 1)
                 ON CONFLICT (context) DO UPDATE SET epoch = e.epoch + 1 RETURNING e.epoch"),
+            head: of("SELECT place FROM {schema}.settled($1)"),
+            oldest: of("SELECT oldest FROM {schema}.contexts WHERE name = $1"),
+            documents_at: of("SELECT r.revision, r.kind, r.content, r.author, r.written_at,
+                    CASE WHEN d.revision = r.revision THEN d.expires_at END, d.path
+                FROM {schema}.documents d
+                CROSS JOIN LATERAL (SELECT * FROM {schema}.revisions r
+                    WHERE r.context = d.context AND r.path = d.path AND r.place <= $2
+                    ORDER BY r.revision DESC LIMIT 1) r
+                WHERE d.context = $1 AND d.path >= $3 AND d.path < $4 AND d.path > $5 AND r.content IS NOT NULL
+                    AND (d.revision > r.revision OR d.expires_at IS NULL OR d.expires_at > clock_timestamp())
+                ORDER BY d.path LIMIT $6"),
+            index_pages: of("SELECT {schema}.index_pages($1, $2, $3)"),
+            search: of("SELECT path, revision, snippet FROM {schema}.search($1, $2::text::tsquery, $3, $4, $5)"),
+            expire: of("SELECT * FROM {schema}.expire($1, $2, $3, $4)"),
+            forget: of("SELECT {schema}.forget($1, $2, $3, $4, $5)"),
+            purge: of("SELECT * FROM {schema}.purge($1, $2, $3, $4, $5, $6)"),
+            archive: of("WITH page AS (
+                    SELECT DISTINCT r.place FROM {schema}.revisions r
+                    WHERE r.lane = $1 AND r.place > $3 AND r.place <= $4 AND r.context = $2
+                    ORDER BY r.place LIMIT $5)
+                SELECT r.place, r.author, r.message, r.written_at, r.path, r.revision, r.kind, r.content, r.overwrote,
+                    CASE WHEN d.revision = r.revision THEN d.expires_at END
+                FROM {schema}.revisions r JOIN {schema}.documents d ON d.context = r.context AND d.path = r.path
+                WHERE r.lane = $1 AND r.place > $3 AND r.place <= (SELECT max(p.place) FROM page p) AND r.context = $2
+                ORDER BY r.place, r.path"),
+            restore: of("SELECT * FROM {schema}.restore($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)"),
         }
     }
 }
@@ -125,19 +168,20 @@ fn content(kind: Kind, bytes: &[u8]) -> Result<Content> {
     }
 }
 
-/// A document from five columns: revision, kind, content, author, time.
-fn document(row: &Row, first: usize, path: &DocumentPath) -> Result<Document> {
+/// A document from five columns, revision, kind, content, author and time, and one that says when it expires.
+fn document(row: &Row, first: usize, expiry: usize, path: &DocumentPath) -> Result<Document> {
     Ok(Document {
         path: path.clone(),
         revision: Revision(number(row, first)?),
         content: content(kind(row, first + 1)?, get(row, first + 2)?)?,
         author: author(row, first + 3)?,
         written_at: get(row, first + 4)?,
+        expires_at: get(row, expiry)?,
     })
 }
 
 pub(crate) fn read(rows: &[Row], path: &DocumentPath) -> Result<Option<Document>> {
-    rows.first().map(|row| document(row, 0, path)).transpose()
+    rows.first().map(|row| document(row, 0, 5, path)).transpose()
 }
 
 pub(crate) fn entry(row: &Row) -> Result<Entry> {
@@ -148,6 +192,7 @@ pub(crate) fn entry(row: &Row) -> Result<Entry> {
         size: usize::try_from(get::<i32>(row, 3)?).unwrap_or(0),
         author: author(row, 4)?,
         written_at: get(row, 5)?,
+        expires_at: get(row, 6)?,
     })
 }
 
@@ -159,14 +204,22 @@ pub(crate) fn past_revision(row: &Row) -> Result<PastRevision> {
         author: author(row, 3)?,
         message: message(row, 4)?,
         written_at: get(row, 5)?,
+        overwrote: get(row, 6)?,
     })
 }
 
 /// A page of the feed, and whether a commit is under way that may belong to it.
-pub(crate) fn changes(rows: &[Row]) -> Result<(Vec<CommitRecord>, bool)> {
+pub(crate) fn changes(rows: &[Row]) -> Result<(Feed, bool)> {
     let mut records: Vec<CommitRecord> = Vec::new();
+    let mut is_under_way = false;
     for row in rows {
-        let Some(place) = get::<Option<i64>>(row, 0)? else { return Ok((records, true)) };
+        let Some(place) = get::<Option<i64>>(row, 0)? else {
+            if let Some(oldest) = get::<Option<i64>>(row, 7)? {
+                return Ok((Feed::Gone { oldest: Cursor(oldest.cast_unsigned()) }, false));
+            }
+            is_under_way = true;
+            continue;
+        };
         let cursor = Cursor(place.cast_unsigned());
         if records.last().is_none_or(|record| record.cursor != cursor) {
             let (message, written_at) = (message(row, 2)?, get(row, 3)?);
@@ -177,7 +230,51 @@ pub(crate) fn changes(rows: &[Row]) -> Result<(Vec<CommitRecord>, bool)> {
             record.changes.push(change);
         }
     }
-    Ok((records, false))
+    Ok((Feed::Page(records), is_under_way))
+}
+
+/// Documents with their paths behind their columns.
+pub(crate) fn documents(rows: &[Row]) -> Result<Vec<Document>> {
+    rows.iter().map(|row| document(row, 0, 5, &path(row, 6)?)).collect()
+}
+
+/// Commits with all that they wrote.
+pub(crate) fn archived(rows: &[Row]) -> Result<Vec<ArchivedCommit>> {
+    let mut commits: Vec<ArchivedCommit> = Vec::new();
+    for row in rows {
+        let cursor = Cursor(number(row, 0)?);
+        if commits.last().is_none_or(|commit| commit.cursor != cursor) {
+            let (message, written_at) = (message(row, 2)?, get(row, 3)?);
+            commits.push(ArchivedCommit { cursor, author: author(row, 1)?, message, written_at, changes: Vec::new() });
+        }
+        let kind = kind(row, 6)?;
+        let change = ArchivedChange {
+            path: path(row, 4)?,
+            revision: Revision(number(row, 5)?),
+            content: get::<Option<&[u8]>>(row, 7)?.map(|bytes| content(kind, bytes)).transpose()?,
+            overwrote: get(row, 8)?,
+            expires_at: get(row, 9)?,
+        };
+        if let Some(commit) = commits.last_mut() {
+            commit.changes.push(change);
+        }
+    }
+    Ok(commits)
+}
+
+/// What a search has found.
+pub(crate) fn hit(row: &Row) -> Result<Hit> {
+    Ok(Hit { path: path(row, 0)?, revision: Revision(number(row, 1)?), snippet: get(row, 2)? })
+}
+
+/// Where a call that writes of its own accord ended: the last place, its revisions, and whether somebody waits to be
+/// told; none where it wrote nothing.
+pub(crate) fn written(row: &Row) -> Result<Option<(Cursor, Vec<Revision>, bool)>> {
+    let place: Option<i64> = get(row, column::PLACE)?;
+    let Some(place) = place else { return Ok(None) };
+    let revisions = get::<Option<Vec<i64>>>(row, column::REVISIONS)?.unwrap_or_default();
+    let revisions = revisions.into_iter().map(|revision| Revision(revision.cast_unsigned())).collect();
+    Ok(Some((Cursor(place.cast_unsigned()), revisions, get::<Option<bool>>(row, column::WATCHED)?.unwrap_or(true))))
 }
 
 /// The columns of an answer.
@@ -189,11 +286,13 @@ mod column {
     pub(super) const ORDINAL: usize = 4;
     pub(super) const FENCE: usize = 5;
     pub(super) const DOCUMENT: usize = 8;
+    pub(super) const EXPIRES_AT: usize = 13;
+    pub(super) const BYTES: usize = 14;
 }
 
 fn current(row: &Row, path: &DocumentPath) -> Result<Option<Document>> {
     let revision: Option<i64> = get(row, column::DOCUMENT)?;
-    revision.map(|_| document(row, column::DOCUMENT, path)).transpose()
+    revision.map(|_| document(row, column::DOCUMENT, column::EXPIRES_AT, path)).transpose()
 }
 
 fn fenced(row: &Row, path: &DocumentPath, fence: &Fence) -> Result<Box<Fenced>> {
@@ -263,6 +362,12 @@ pub(crate) fn outcome(row: &Row, commit: &Commit) -> Result<(Outcome, bool)> {
             let (by, reason) = revoked(row)?;
             Refusal::Revoked { by, reason }
         }
+        (6, _, _) => {
+            let change = in_the_way()?;
+            let (revision, left) = (Revision(number(row, column::DOCUMENT)?), change.size());
+            let bytes = usize::try_from(number(row, column::BYTES)?).unwrap_or(usize::MAX);
+            Refusal::Erodes(Erosion { path: change.path.clone(), revision, bytes, left })
+        }
         (other, _, _) => return Err(damaged("outcome", other)),
     };
     Ok((Outcome::Refused(refusal), false))
@@ -275,6 +380,9 @@ pub(crate) struct CommitRow<'a> {
     /// None: it is deleted.
     pub(crate) kinds: Vec<Option<i16>>,
     pub(crate) contents: Vec<Option<&'a [u8]>>,
+    /// None: as it was; -1: never; else milliseconds.
+    pub(crate) ttls: Vec<Option<i64>>,
+    pub(crate) guards: Vec<bool>,
     pub(crate) fence: FenceRow<'a>,
     pub(crate) message: Option<&'a [u8]>,
     pub(crate) key: Option<&'a str>,
@@ -319,11 +427,23 @@ impl<'a> CommitRow<'a> {
                     Action::Delete => None,
                 })
                 .collect(),
+            ttls: changes().map(|change| ttl(change.expiry)).collect(),
+            guards: changes().map(|change| change.guarded).collect(),
             fence: fence.unwrap_or_default(),
             message: commit.message.as_deref().map(str::as_bytes),
             key: commit.key.as_ref().map(mutext_contract::IdempotencyKey::as_str),
             fingerprint: commit.key.is_some().then(|| fingerprint(commit)),
         })
+    }
+}
+
+const fn ttl(expiry: Expiry) -> Option<i64> {
+    match expiry {
+        Expiry::Keep => None,
+        Expiry::Never => Some(-1),
+        // Beyond what an interval can hold is as good as never.
+        Expiry::After(ttl) if ttl.as_secs() > 100 * 366 * 24 * 60 * 60 => Some(-1),
+        Expiry::After(ttl) => Some(ttl.as_millis().cast_signed() as i64),
     }
 }
 
@@ -338,25 +458,13 @@ fn demand(precondition: Precondition) -> i64 {
     }
 }
 
-/// What makes two commits the same intention: documents, preconditions and content, not the lease it is made under.
+/// What makes two commits the same intention.
 fn fingerprint(commit: &Commit) -> Vec<u8> {
     let mut hash = Sha256::new();
-    let mut add = |part: &[u8]| {
+    commit.intention(|part| {
         hash.update((part.len() as u64).to_le_bytes());
         hash.update(part);
-    };
-    for change in &commit.changes {
-        add(change.path.as_str().as_bytes());
-        add(change.precondition.to_string().as_bytes());
-        match &change.action {
-            Action::Put(content) => {
-                add(if content.kind() == Kind::Json { b"json" } else { b"text" });
-                add(content.as_str().as_bytes());
-            }
-            Action::Delete => add(b"delete"),
-        }
-    }
-    add(commit.message.as_deref().unwrap_or_default().as_bytes());
+    });
     hash.finalize().to_vec()
 }
 

@@ -9,7 +9,7 @@ use crate::names::Names;
 use crate::trouble;
 
 /// The steps of the schema. Each runs in the transaction that raises the version; none is ever changed.
-const MIGRATIONS: [&str; 2] = [include_str!("schema.sql"), include_str!("schema_2.sql")];
+const MIGRATIONS: [&str; 3] = [include_str!("schema.sql"), include_str!("schema_2.sql"), include_str!("schema_3.sql")];
 /// The oldest server that has what the schema needs.
 const OLDEST_SERVER: i32 = 15;
 
@@ -117,9 +117,12 @@ async fn migrate(lent: &mut Lent, subject: &str, names: &Names) -> Result<(), En
 /// Whether this user may do what is needed; or what it may not.
 async fn may_be_used(lent: &Lent, subject: &str, names: &Names) -> Result<(), EngineError> {
     let sql = format!(
-        "SELECT t.name, p.what FROM unnest(ARRAY['documents', 'revisions', 'epochs', 'revocations']) AS t (name),
-             unnest(ARRAY['SELECT', 'INSERT', 'UPDATE']) AS p (what)
-         WHERE NOT (t.name = 'revocations' AND p.what = 'UPDATE') AND NOT has_table_privilege('{schema}.' || t.name, p.what)
+        "SELECT t.name, p.what
+         FROM unnest(ARRAY['documents', 'revisions', 'epochs', 'revocations', 'contexts', 'keys', 'pages']) AS t (name),
+             unnest(ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE']) AS p (what)
+         WHERE NOT (t.name = 'revocations' AND p.what = 'UPDATE')
+             AND NOT (t.name NOT IN ('revisions', 'keys', 'pages') AND p.what = 'DELETE')
+             AND NOT has_table_privilege('{schema}.' || t.name, p.what)
          UNION ALL SELECT 'places', p.what FROM unnest(ARRAY['SELECT', 'USAGE']) AS p (what)
          WHERE NOT has_sequence_privilege('{schema}.places', p.what) LIMIT 1",
         schema = names.schema

@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use mutext_contract::{
-    AgentName, Commit, CommitRecord, ContextName, Cursor, Deadline, Document, DocumentPath, DocumentStore, Effect,
-    EngineError, EpochSource, Fence, FencedRead, Finding, Listing, Outcome, PastRevision, PathPrefix, Revision,
-    Revocation, RevocationRecord, StoreCapabilities, TroubleKind, Waiting,
+    AgentName, ArchivedCommit, Change, Commit, ContextName, Cursor, Deadline, Document, DocumentPath, DocumentStore,
+    Effect, EngineError, EpochSource, Feed, Fence, FencedRead, Finding, Hit, Listing, Outcome, PastRevision,
+    PathPrefix, Query, Retention, Revision, Revocation, RevocationRecord, Snapshot, StoreCapabilities, Tended,
+    TroubleKind, Waiting,
 };
 use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::RecvError;
@@ -34,10 +35,10 @@ const LOOK_SOON: Duration = Duration::from_millis(15);
 #[derive(Debug)]
 pub struct PostgresStore {
     options: PostgresOptions,
-    link: Arc<Link>,
-    names: Names,
-    statements: Statements,
-    bell: Bell,
+    pub(crate) link: Arc<Link>,
+    pub(crate) names: Names,
+    pub(crate) statements: Statements,
+    pub(crate) bell: Bell,
 }
 
 impl PostgresStore {
@@ -49,12 +50,12 @@ impl PostgresStore {
         Ok(Self { options: options.clone(), link, names, statements, bell })
     }
 
-    fn damaged(&self, damaged: rows::Damaged) -> EngineError {
+    pub(crate) fn damaged(&self, damaged: rows::Damaged) -> EngineError {
         damaged.told(self.link.subject())
     }
 
     /// The one row of a statement that always has one.
-    fn only<'a>(&self, rows: &'a [Row]) -> Result<&'a Row, EngineError> {
+    pub(crate) fn only<'a>(&self, rows: &'a [Row]) -> Result<&'a Row, EngineError> {
         rows.first().ok_or_else(|| {
             let kind = TroubleKind::Failed("it answered without a row".to_owned());
             EngineError::new(&**self.link.subject(), kind, "")
@@ -62,7 +63,7 @@ impl PostgresStore {
     }
 }
 
-fn limit_of(limit: usize) -> i64 {
+pub(crate) fn limit_of(limit: usize) -> i64 {
     i64::try_from(limit).unwrap_or(i64::MAX)
 }
 
@@ -153,11 +154,12 @@ impl DocumentStore for PostgresStore {
         let row = CommitRow::new(commit, self.link.subject())?;
         let (context_name, author, lane) = (context.as_str(), commit.author.as_str(), self.names.lane(context));
         let (fence, fingerprint) = (&row.fence, row.fingerprint.as_deref());
+        let guarded_bytes = i64::try_from(Change::GUARDED_BYTES_MIN).unwrap_or(i64::MAX);
         let repeat = if commit.key.is_some() { Repeat::Safe } else { Repeat::Never };
         let rows = if let ([path], [demand], [kind], [content]) =
             (&row.paths[..], &row.demands[..], &row.kinds[..], &row.contents[..])
         {
-            let params: [&(dyn ToSql + Sync); 14] = [
+            let params: [&(dyn ToSql + Sync); 17] = [
                 &lane,
                 &self.names.watch,
                 &context_name,
@@ -165,6 +167,9 @@ impl DocumentStore for PostgresStore {
                 demand,
                 kind,
                 content,
+                &row.ttls[0],
+                &row.guards[0],
+                &guarded_bytes,
                 &fence.epoch,
                 &fence.counter,
                 &fence.owner,
@@ -177,7 +182,7 @@ impl DocumentStore for PostgresStore {
             let statement = if fence.owner.is_some() { under_lease } else { alone };
             self.link.rows(repeat, deadline, statement, &params).await?
         } else {
-            let params: [&(dyn ToSql + Sync); 14] = [
+            let params: [&(dyn ToSql + Sync); 17] = [
                 &lane,
                 &self.names.watch,
                 &context_name,
@@ -185,6 +190,9 @@ impl DocumentStore for PostgresStore {
                 &row.demands,
                 &row.kinds,
                 &row.contents,
+                &row.ttls,
+                &row.guards,
+                &guarded_bytes,
                 &fence.epoch,
                 &fence.counter,
                 &fence.owner,
@@ -227,7 +235,7 @@ impl DocumentStore for PostgresStore {
         after: Cursor,
         limit: usize,
         deadline: Deadline,
-    ) -> Result<Vec<CommitRecord>, EngineError> {
+    ) -> Result<Feed, EngineError> {
         let (lane, limit) = (self.names.lane(context), limit_of(limit));
         let after = i64::try_from(after.0).unwrap_or(i64::MAX);
         let params: [&(dyn ToSql + Sync); 4] = [&lane, &context.as_str(), &after, &limit];
@@ -237,7 +245,8 @@ impl DocumentStore for PostgresStore {
             let busy = Deadline::at(deadline.instant().max(Instant::now()) + PATIENCE);
             let rows = self.link.rows(Repeat::Reads, busy, &self.statements.changes, &params).await?;
             let (page, under_way) = rows::changes(&rows).map_err(|error| self.damaged(error))?;
-            let Some(news) = news.as_mut().filter(|_| page.is_empty() && !deadline.has_passed()) else {
+            let is_empty = matches!(&page, Feed::Page(commits) if commits.is_empty());
+            let Some(news) = news.as_mut().filter(|_| is_empty && !deadline.has_passed()) else {
                 return Ok(page);
             };
             let pause = if under_way { LOOK_SOON } else { LOOK };
@@ -273,6 +282,73 @@ impl DocumentStore for PostgresStore {
         let params: [&(dyn ToSql + Sync); 2] = [&context.as_str(), &limit];
         let rows = self.link.rows(Repeat::Reads, deadline, &self.statements.revocations, &params).await?;
         rows.iter().map(rows::revocation).collect::<Result<_, _>>().map_err(|error| self.damaged(error))
+    }
+
+    async fn head(&self, context: &ContextName, deadline: Deadline) -> Result<Cursor, EngineError> {
+        self.head_of(context, deadline).await
+    }
+
+    async fn documents_at(
+        &self,
+        context: &ContextName,
+        at: Cursor,
+        prefix: &PathPrefix,
+        after: Option<&DocumentPath>,
+        limit: usize,
+        deadline: Deadline,
+    ) -> Result<Snapshot, EngineError> {
+        self.snapshot_page(context, at, prefix, after, limit, deadline).await
+    }
+
+    async fn search(
+        &self,
+        context: &ContextName,
+        query: &Query,
+        prefix: &PathPrefix,
+        limit: usize,
+        deadline: Deadline,
+    ) -> Result<Vec<Hit>, EngineError> {
+        self.find(context, query, prefix, limit, deadline).await
+    }
+
+    async fn tend(
+        &self,
+        context: &ContextName,
+        retention: &Retention,
+        deadline: Deadline,
+    ) -> Result<Tended, EngineError> {
+        self.expire_and_forget(context, retention, deadline).await
+    }
+
+    async fn purge(
+        &self,
+        context: &ContextName,
+        path: &DocumentPath,
+        author: &AgentName,
+        reason: &str,
+        deadline: Deadline,
+    ) -> Result<Option<Revision>, EngineError> {
+        self.erase(context, path, author, reason, deadline).await
+    }
+
+    async fn archive(
+        &self,
+        context: &ContextName,
+        after: Cursor,
+        until: Cursor,
+        limit: usize,
+        deadline: Deadline,
+    ) -> Result<Vec<ArchivedCommit>, EngineError> {
+        self.archive_page(context, after, until, limit, deadline).await
+    }
+
+    async fn restore(
+        &self,
+        context: &ContextName,
+        commits: &[ArchivedCommit],
+        deadline: Deadline,
+    ) -> Result<Option<Cursor>, EngineError> {
+        self.bring_back(context, commits, deadline).await
     }
 
     async fn examine(&self, deadline: Deadline) -> Result<Vec<Finding>, EngineError> {

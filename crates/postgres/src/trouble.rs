@@ -33,7 +33,7 @@ pub(crate) fn next(error: &Error) -> Next {
         return Next::Again;
     }
     // Another commit has used the key meanwhile: the next try sees which.
-    if *code == SqlState::UNIQUE_VIOLATION && db.constraint() == Some("revisions_by_key") {
+    if *code == SqlState::UNIQUE_VIOLATION && matches!(db.constraint(), Some("revisions_by_key" | "keys_pkey")) {
         return Next::Again;
     }
     // A schema that was migrated meanwhile: the prepared statement is of no use any more.

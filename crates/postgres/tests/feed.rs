@@ -22,7 +22,7 @@ async fn read_along(store: Arc<PostgresStore>, ended: Arc<AtomicBool>) -> Vec<Co
     loop {
         let last = ended.load(Ordering::SeqCst);
         let deadline = Deadline::after(Duration::from_millis(50));
-        let page = store.changes(&context("board"), cursor, 5, deadline).await.unwrap();
+        let page = store.changes(&context("board"), cursor, 5, deadline).await.unwrap().page().unwrap();
         match page.last() {
             Some(record) => cursor = record.cursor,
             None if last => return records,
@@ -87,11 +87,13 @@ async fn delay(
     let (waiter, after) = (Arc::clone(reader), *cursor);
     let waiting = tokio::spawn(async move {
         let page = waiter.changes(&context("board"), after, 9, Deadline::after(Duration::from_secs(20))).await;
-        (page.unwrap(), Instant::now())
+        (page.unwrap().page().unwrap(), Instant::now())
     });
     sleep(Duration::from_millis(300)).await;
     disturb();
-    let made = committed(writer, &context("board"), &put("plan.md", "x", Precondition::Any)).await.cursor;
+    let made = committed(writer, &context("board"), &put("plan.md", &format!("after {}", cursor.0), Precondition::Any))
+        .await
+        .cursor;
     let begun = Instant::now();
     let (page, seen) = waiting.await.unwrap();
     assert_eq!(page.iter().map(|record| record.cursor).collect::<Vec<_>>(), [made]);

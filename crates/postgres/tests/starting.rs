@@ -33,31 +33,53 @@ async fn sixteen_that_open_a_fresh_schema_at_once_share_it() {
         stores.push(store);
     }
     for store in stores {
-        let feed = store.changes(&context("board"), Cursor::START, 100, Deadline::now()).await.unwrap();
+        let feed = store.changes(&context("board"), Cursor::START, 100, Deadline::now()).await.unwrap().page().unwrap();
         assert_eq!(feed.iter().map(|record| record.cursor).collect::<BTreeSet<_>>(), cursors);
         assert_eq!(feed.len(), 16);
     }
     let versions = server.sql(&format!("SELECT array_agg(version) FROM {schema}.mutext_schema")).unwrap();
-    assert_eq!(versions.trim(), "{2}");
+    assert_eq!(versions.trim(), "{3}");
 }
+
+/// The schema as earlier versions of this program made it: none of these scripts is ever changed.
+const EARLIER: [&str; 2] = [include_str!("../src/schema.sql"), include_str!("../src/schema_2.sql")];
 
 #[tokio::test]
 async fn a_schema_of_an_earlier_version_is_raised_and_its_documents_stay() {
-    let (server, schema) = (shared(), fresh_schema());
-    let url = address(server, &format!("schema={schema}"));
-    let store = options(&url).open(soon()).await.unwrap();
-    committed(&*store, &context("board"), &put("plan.md", "kept", Precondition::Absent)).await;
-    drop(store);
-    // As the first version left it.
-    let functions = ["revoked", "read_under_lease", "commit_one_under_lease", "commit_several_under_lease"];
-    for name in functions {
-        server.sql(&format!("DROP FUNCTION {schema}.{name}")).unwrap();
+    let server = shared();
+    let board = context("board");
+    let keyed = || put("plan.md", "kept", Precondition::Absent).key(key("once"));
+    for version in 1..=EARLIER.len() {
+        let (old, kept) = (fresh_schema(), fresh_schema());
+        let store = opened(server, &old).await;
+        let made = committed(&*store, &board, &keyed()).await;
+        drop(store);
+        let scripts = EARLIER[..version].join("\n").replace("{schema}", &old);
+        let columns =
+            "context, path, revision, place, ordinal, lane, written_at, author, kind, key, fingerprint, content";
+        server
+            .sql(&format!(
+                "CREATE SCHEMA {kept};
+                 CREATE TABLE {kept}.documents AS SELECT context, path, revision, live FROM {old}.documents;
+                 CREATE TABLE {kept}.revisions AS SELECT {columns} FROM {old}.revisions;
+                 DROP SCHEMA {old} CASCADE; CREATE SCHEMA {old};
+                 CREATE TABLE {old}.mutext_schema AS SELECT {version} AS version; {scripts}
+                 INSERT INTO {old}.documents (context, path, revision, live) SELECT * FROM {kept}.documents;
+                 INSERT INTO {old}.revisions ({columns}) SELECT * FROM {kept}.revisions;
+                 SELECT setval('{old}.places', (SELECT max(place) FROM {kept}.revisions))"
+            ))
+            .unwrap();
+        let store = opened(server, &old).await;
+        let document = store.read(&board, &path("plan.md"), soon()).await.unwrap().unwrap();
+        assert_eq!((document.content.as_str(), document.revision), ("kept", made.revisions[0].1));
+        let again = committed(&*store, &board, &keyed()).await;
+        assert_eq!((again.cursor, again.replayed), (made.cursor, true));
+        let next = put("plan.md", "changed", Precondition::Exact(document.revision));
+        assert_eq!(committed(&*store, &board, &next).await.revisions[0].1.0, 2);
+        let feed = store.changes(&board, Cursor::START, 9, Deadline::now()).await.unwrap().page().unwrap();
+        assert_eq!(feed.len(), 2);
+        assert_eq!(store.revocations(&board, 9, soon()).await.unwrap(), []);
     }
-    server.sql(&format!("DROP TABLE {schema}.revocations; UPDATE {schema}.mutext_schema SET version = 1")).unwrap();
-    let store = options(&url).open(soon()).await.unwrap();
-    let document = store.read(&context("board"), &path("plan.md"), soon()).await.unwrap().unwrap();
-    assert_eq!(document.content.as_str(), "kept");
-    assert_eq!(store.revocations(&context("board"), 9, soon()).await.unwrap(), []);
 }
 
 #[tokio::test]
@@ -70,7 +92,7 @@ async fn schemas_on_one_server_do_not_meet() {
     committed(&*one, &board, &put("plan.md", "here", Precondition::Absent)).await;
     assert_eq!(other.read(&board, &path("plan.md"), soon()).await.unwrap(), None);
     committed(&*other, &board, &put("plan.md", "there", Precondition::Absent)).await;
-    let feed = one.changes(&board, Cursor::START, 9, Deadline::now()).await.unwrap();
+    let feed = one.changes(&board, Cursor::START, 9, Deadline::now()).await.unwrap().page().unwrap();
     assert_eq!(feed.len(), 1);
 }
 
@@ -97,14 +119,14 @@ async fn what_is_read_does_not_grow_with_the_history() {
     let (board, plan) = (context("board"), path("plan.md"));
     for round in 1..=ROUNDS {
         let fence = Fence::new(FencingToken::new(1, round, LeaseId::random()), "plan.md").unwrap();
-        let keyed = put("plan.md", "x", Precondition::Any).key(key(format!("{round}")));
+        let keyed = put("plan.md", &format!("{round}"), Precondition::Any).key(key(format!("{round}")));
         let cursor = committed(&*store, &board, &keyed.clone().fenced_by(fence.clone())).await.cursor;
         assert_eq!(store.read(&board, &plan, soon()).await.unwrap().unwrap().revision.0, round);
         assert!(committed(&*store, &board, &keyed).await.replayed);
         store.read_fenced(&board, &plan, &fence, soon()).await.unwrap();
         assert_eq!(store.history(&board, &plan, None, 1, soon()).await.unwrap().len(), 1);
         assert_eq!(store.list(&board, &PathPrefix::all(), None, 9, soon()).await.unwrap().entries.len(), 1);
-        assert_eq!(store.changes(&board, cursor, 9, Deadline::now()).await.unwrap(), []);
+        assert_eq!(store.changes(&board, cursor, 9, Deadline::now()).await.unwrap().page().unwrap(), []);
         let stale = put("plan.md", "y", Precondition::Absent);
         assert!(matches!(store.commit(&board, &stale, soon()).await.unwrap(), Outcome::Refused(_)));
     }

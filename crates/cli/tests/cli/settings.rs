@@ -10,7 +10,11 @@ fn a_flag_overrides_the_environment_which_overrides_the_file() {
     place.write("m.yaml", "agent: from-file\ncontext: c\nstore: embedded:store-of-file\n");
     let author = |flags: &[&str], agent: &str| {
         let mut command = place.mutext(flags);
-        command.args(["put", "a", "x", "--overwrite"]).env("MUTEXT_CONFIG", "m.yaml").env("MUTEXT_AGENT", agent);
+        // A write of what is there already would leave its author as it is.
+        command
+            .args(["put", "a", &format!("{flags:?} {agent}"), "--overwrite"])
+            .env("MUTEXT_CONFIG", "m.yaml")
+            .env("MUTEXT_AGENT", agent);
         ran(&mut command).done();
         let document = place.run(&["--config", "m.yaml", "get", "a", "--json"]).json();
         document["author"].as_str().unwrap().to_owned()

@@ -40,7 +40,7 @@ async fn read_along(scribe: Scribe, ended: Arc<AtomicBool>) -> Vec<CommitRecord>
         let last = ended.load(Ordering::SeqCst);
         let deadline = Deadline::after(Duration::from_millis(100));
         let page = scribe.store.changes(&scribe.context, cursor, 7, deadline).await;
-        let page = page.expect("a page of the feed without trouble");
+        let page = page.expect("a page of the feed without trouble").page().expect("nothing is forgotten");
         assert!(page.len() <= 7, "expected at most 7 commits; found {}", page.len());
         match page.last() {
             Some(record) => cursor = record.cursor,
@@ -108,13 +108,13 @@ pub async fn a_feed_reader_waits_for_the_next_commit(fixture: &dyn StoreFixture)
     let (anna, bert) = Scribe::two(fixture).await;
     let asked = Instant::now();
     let page = anna.store.changes(&anna.context, Cursor::START, 5, Deadline::after(WAIT)).await;
-    same("the page at the end of the feed", &page.expect("no trouble"), &Vec::new());
+    same("the page at the end of the feed", &page.expect("no trouble").page(), &Ok(Vec::new()));
     let waited = asked.elapsed();
     assert!(waited >= WAIT, "expected the reader to wait {WAIT:?}; it waited {waited:?}");
     assert!(waited < WAIT + AT_ONCE, "expected the reader to end at {WAIT:?}; it took {waited:?}");
 
     let mut cursor = Cursor::START;
-    for (reader, writer) in [(&anna, &bert), (&anna, &anna), (&bert, &anna)] {
+    for (text, reader, writer) in [("x", &anna, &bert), ("y", &anna, &anna), ("z", &bert, &anna)] {
         let waiting = {
             let (reader, after) = (reader.clone(), cursor);
             tokio::spawn(async move { reader.store.changes(&reader.context, after, 5, Deadline::after(LONG)).await })
@@ -122,9 +122,14 @@ pub async fn a_feed_reader_waits_for_the_next_commit(fixture: &dyn StoreFixture)
         // Long enough for it to have looked once; where it has not, it finds the commit on its first look.
         tokio::time::sleep(Duration::from_millis(30)).await;
         assert!(!waiting.is_finished(), "expected the reader to wait; it answered {:?}", waiting.await);
-        let committed = writer.committed(&writer.put("plan.md", "x", Precondition::Any)).await;
+        let committed = writer.committed(&writer.put("plan.md", text, Precondition::Any)).await;
         let made = Instant::now();
-        let page = waiting.await.expect("the reader does not panic").expect("no trouble");
+        let page = waiting
+            .await
+            .expect("the reader does not panic")
+            .expect("no trouble")
+            .page()
+            .expect("nothing is forgotten");
         let took = made.elapsed();
         same("the page", &page.iter().map(|record| record.cursor).collect(), &vec![committed.cursor]);
         assert!(took < AT_ONCE, "expected the commit to arrive at once; it took {took:?}");

