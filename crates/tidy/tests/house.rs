@@ -9,18 +9,19 @@ use std::process::Command;
 use serde_json::Value;
 
 /// Each crate, and those of ours that it may see. Whatever is not written here is a change of design.
-const ARROWS: [(&str, &[&str]); 11] = [
+const ARROWS: [(&str, &[&str]); 12] = [
     ("mutext-contract", &[]),
     ("mutext-history", &[]),
     ("mutext-tidy", &[]),
     ("mutext-conformance", &["mutext-contract"]),
     ("mutext-testbed", &[]),
+    ("mutext-edit", &["mutext-contract"]),
     ("mutext-embedded", &["mutext-contract"]),
     ("mutext-redis", &["mutext-contract"]),
     ("mutext-postgres", &["mutext-contract"]),
-    ("mutext", &["mutext-contract", "mutext-embedded", "mutext-redis", "mutext-postgres"]),
+    ("mutext", &["mutext-contract", "mutext-edit", "mutext-embedded", "mutext-redis", "mutext-postgres"]),
     ("mutext-lab", &["mutext", "mutext-history", "mutext-testbed"]),
-    ("mutext-cli", &["mutext", "mutext-lab", "mutext-testbed"]),
+    ("mutext-cli", &["mutext", "mutext-edit", "mutext-lab", "mutext-testbed"]),
 ];
 
 /// Crates that implement a contract, and must pass its suites.

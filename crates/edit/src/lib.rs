@@ -1,0 +1,27 @@
+//! Pure functions from content to content: edits, diffs, merges, partial views, blame and boards of claims.
+//!
+//! Nothing here opens a file, waits or looks at a clock: content and moments come in as arguments, and an answer or an
+//! error that says what to do comes out. So whoever loses a race can simply apply the same edit to what is there now.
+//!
+//! ```
+//! use mutext_contract::Content;
+//! use mutext_edit::Edit;
+//!
+//! let edit: Edit = serde_json::from_str(r#"{"increment": {"pointer": "/done"}}"#).unwrap();
+//! let board = Content::parse_json(r#"{"done": 41, "of": 12345678901234567890123}"#).unwrap();
+//! let board = edit.apply(Some(&board)).unwrap();
+//! assert_eq!(board.as_str(), r#"{"done": 42, "of": 12345678901234567890123}"#);
+//! ```
+
+mod edit;
+mod edit_error;
+mod json;
+mod lines;
+mod number;
+mod patch;
+mod place;
+mod style;
+
+pub use edit::{Edit, FailedEdit, Which, apply_all};
+pub use edit_error::EditError;
+pub use json_patch::{Patch, PatchOperation};
