@@ -282,6 +282,9 @@ pub struct Commit {
     pub message: Option<String>,
     /// Names the intention, so that a retry happens once.
     pub key: Option<IdempotencyKey>,
+    /// What is intended, where that is more than what is written: an edit, say, whose outcome depends on what was there
+    /// when it was made. A retry with the same words is the same intention, whatever it would write by then.
+    pub intent: Option<String>,
 }
 
 impl Commit {
@@ -290,7 +293,7 @@ impl Commit {
 
     /// An empty commit by `author`.
     pub const fn new(author: AgentName) -> Self {
-        Self { changes: Vec::new(), fence: None, author, message: None, key: None }
+        Self { changes: Vec::new(), fence: None, author, message: None, key: None, intent: None }
     }
 
     /// Adds: the document at `path` holds `content` from now on.
@@ -326,8 +329,13 @@ impl Commit {
     }
 
     /// Tells, part by part, what makes two commits the same intention: documents, preconditions, content and message;
-    /// not the lease that it is made under.
+    /// not the lease that it is made under. Where [`Commit::intent`] says what is intended, that counts alone.
     pub fn intention(&self, mut tell: impl FnMut(&[u8])) {
+        if let Some(intent) = &self.intent {
+            tell(b"intent");
+            tell(intent.as_bytes());
+            return;
+        }
         for change in &self.changes {
             tell(change.path.as_str().as_bytes());
             tell(change.precondition.to_string().as_bytes());
@@ -360,6 +368,13 @@ impl Commit {
     #[must_use]
     pub fn key(mut self, key: IdempotencyKey) -> Self {
         self.key = Some(key);
+        self
+    }
+
+    /// Says what is intended, where that is more than what is written: see [`Commit::intent`].
+    #[must_use]
+    pub fn intending(mut self, intent: impl Into<String>) -> Self {
+        self.intent = Some(intent.into());
         self
     }
 }

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use mutext_contract::{
-    Commit, Content, Cursor, Deadline, Document, DocumentPath, FencingToken, Precondition, Resource, Revision, Ttl,
-    Wait,
+    Commit, Content, Cursor, Deadline, Document, DocumentPath, Expiry, FencingToken, IdempotencyKey, Precondition,
+    Resource, Revision, Ttl, Wait,
 };
 use tokio::time::Instant;
 
@@ -58,8 +58,11 @@ pub struct Updated {
     pub cursor: Cursor,
     /// The token that it was written under; `None` by compare-and-set.
     pub token: Option<FencingToken>,
-    /// The revision that the change was made on; `None` where there was no document.
+    /// The revision that the change was made on; `None` where there was no document. Where the same change had been made
+    /// before under its key, the revision that was there when it was asked for again.
     pub base: Option<Revision>,
+    /// Whether it had been made before under the same idempotency key, so that this call changed nothing.
+    pub replayed: bool,
     /// How many attempts it took.
     pub attempts: u32,
     /// How long it waited for its lease, in the attempt that succeeded; `None` by compare-and-set.
@@ -109,9 +112,20 @@ impl Context {
         E: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
         let path = path.try_into()?;
+        let change = async |document| change(document).await.map_err(|error| Error::Edit(error.into()));
+        self.update_as(path, options, &Wording::default(), change).await
+    }
+
+    /// The same, with more to say of what is written.
+    pub(crate) async fn update_as(
+        &self,
+        path: DocumentPath,
+        options: &UpdateOptions,
+        wording: &Wording,
+        mut change: impl AsyncFnMut(Option<Document>) -> Result<Content, Error>,
+    ) -> Result<Updated, Error> {
         let deadline = Deadline::after(options.patience);
         let context = self.by(deadline);
-        let mut change = async |document| change(document).await.map_err(|error| Error::Edit(error.into()));
         let mut course = Course::begin(self, options.strategy, &path);
         let mut base = course.seat().map(Some);
         let mut attempts = 0;
@@ -133,6 +147,7 @@ impl Context {
             let written = course.keeps_content(&content);
             let mut commit = Commit::new(self.agent().clone()).put(path.clone(), content, precondition);
             commit.message.clone_from(&options.message);
+            wording.told_of(&mut commit);
             let outcome = match course.guard() {
                 Some(guard) => guard.commit_through(&context, commit).await,
                 None => context.commit(commit).await,
@@ -146,6 +161,7 @@ impl Context {
                         cursor: committed.cursor,
                         token: course.guard().map(LockGuard::token),
                         base: before,
+                        replayed: committed.replayed,
                         attempts,
                         waited: course.hold.as_ref().map(|hold| hold.waited),
                     };
@@ -190,6 +206,24 @@ impl Context {
         let ((guard, queued), document) = tokio::try_join!(lock.acquire_by(until), self.get_by(path, deadline))?;
         let document = if queued { self.get_by(path, deadline).await? } else { document };
         Ok((guard, queued, document))
+    }
+}
+
+/// What is said of an update's commits beside its options.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Wording {
+    pub(crate) key: Option<IdempotencyKey>,
+    pub(crate) intent: Option<String>,
+    pub(crate) expiry: Expiry,
+}
+
+impl Wording {
+    pub(crate) fn told_of(&self, commit: &mut Commit) {
+        commit.key.clone_from(&self.key);
+        commit.intent.clone_from(&self.intent);
+        if let Some(change) = commit.changes.last_mut() {
+            change.expiry = self.expiry;
+        }
     }
 }
 
