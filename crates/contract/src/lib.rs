@@ -29,6 +29,7 @@ mod finding;
 mod lease;
 mod lock;
 mod name;
+pub mod queue;
 mod search;
 mod store;
 mod table;

@@ -20,7 +20,6 @@ mod revocation_rows;
 mod search_rows;
 mod sqlite;
 mod store;
-mod table;
 mod tend_rows;
 mod wake;
 mod worker;

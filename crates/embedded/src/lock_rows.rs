@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use mutext_contract::queue::{self, Entry};
 use mutext_contract::{
     AgentName, Blocked, Claim, ContextName, Deadline, EngineError, Holder, HolderId, Holding, LeaseId, LockTable, Loss,
     Release, Waiter,
@@ -14,7 +15,6 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 use crate::clock;
 use crate::locks::{CONFIRM_NS, Letter, Look, OVERDUE_NS, unreadable};
 use crate::sqlite::{self, Schema};
-use crate::table::{self, Entry};
 use crate::wake::{Delivery, News, Wake};
 
 /// `Mutl` in ASCII.
@@ -238,7 +238,7 @@ impl Desk {
         for entry in entries.iter_mut().filter(|entry| own == Some(entry.id) && !entry.is_held()) {
             entry.until_ns = entry.until_ns.max(now_ns + 1);
         }
-        let settlement = table::settle(&entries, now_ns);
+        let settlement = queue::settle(&entries, now_ns);
         let mut letters = Vec::new();
         let ended: Vec<LeaseId> =
             [settlement.superseded.clone(), settlement.replaced, settlement.gone].into_iter().flatten().collect();

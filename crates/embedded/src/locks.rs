@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use mutext_contract::queue::Entry;
 use mutext_contract::{
     Acquisition, AgentName, Blocked, ContextName, DeadHolder, Deadline, Deadlock, EngineError, EpochSource,
     ExpiryClock, Fairness, Finding, Grant, Lease, LeaseId, LockCapabilities, LockRequest, LockService, LockTable, Loss,
@@ -22,7 +23,6 @@ use tokio::time::Instant;
 use crate::clock;
 use crate::lock_rows::{self, Desk};
 use crate::sqlite::{self, PATIENCE, Sync};
-use crate::table::Entry;
 use crate::wake::{News, Wake};
 use crate::worker::Worker;
 

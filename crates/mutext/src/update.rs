@@ -112,18 +112,25 @@ impl Context {
         E: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
         let path = path.try_into()?;
-        let change = async |document| change(document).await.map_err(|error| Error::Edit(error.into()));
+        let change = |document| {
+            let changed = change(document);
+            async { changed.await.map_err(|error| Error::Edit(error.into())) }
+        };
         self.update_as(path, options, &Wording::default(), change).await
     }
 
     /// The same, with more to say of what is written.
-    pub(crate) async fn update_as(
+    pub(crate) async fn update_as<F, Fut>(
         &self,
         path: DocumentPath,
         options: &UpdateOptions,
         wording: &Wording,
-        mut change: impl AsyncFnMut(Option<Document>) -> Result<Content, Error>,
-    ) -> Result<Updated, Error> {
+        mut change: F,
+    ) -> Result<Updated, Error>
+    where
+        F: FnMut(Option<Document>) -> Fut,
+        Fut: Future<Output = Result<Content, Error>>,
+    {
         let deadline = Deadline::after(options.patience);
         let context = self.by(deadline);
         let mut course = Course::begin(self, options.strategy, &path);

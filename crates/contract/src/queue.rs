@@ -1,4 +1,5 @@
-//! The lock table as a pure state machine: who may hold what, and who is next. No clock and no database inside.
+//! The lock table as a pure state machine: who may hold what, and who is next. No clock and no database inside, so
+//! that every engine whose table is at hand in one atomic step can decide by it.
 //!
 //! The rule is first come, first served: a request is granted when it conflicts neither with a lease that stands nor
 //! with a request that came before it and still waits. So a stream of readers cannot hold a writer off, and requests
@@ -7,47 +8,53 @@
 
 use std::sync::Arc;
 
-use mutext_contract::{Claim, Holder, LeaseId};
+use crate::{Claim, Holder, LeaseId};
 
 /// Lapsed leases that nobody has taken are kept so long, for their holders to revive.
 const LAPSED_KEPT_NS: i64 = 3_600_000_000_000;
 
 /// A request that waits or a lease that stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Entry {
+pub struct Entry {
     /// Its place: whoever came first has the lower one.
-    pub(crate) place: i64,
-    pub(crate) id: LeaseId,
-    pub(crate) holder: Holder,
-    pub(crate) claims: Arc<[Claim]>,
-    pub(crate) ttl_ns: i64,
-    pub(crate) reason: Option<String>,
+    pub place: i64,
+    /// The request, and the lease once it is granted.
+    pub id: LeaseId,
+    /// Who asks or holds.
+    pub holder: Holder,
+    /// What is asked for or held.
+    pub claims: Arc<[Claim]>,
+    /// How long it lasts without renewal.
+    pub ttl_ns: i64,
+    /// What for.
+    pub reason: Option<String>,
     /// The process that it lives in.
-    pub(crate) home: String,
+    pub home: String,
     /// When it was granted, or began to wait.
-    pub(crate) since_ns: i64,
+    pub since_ns: i64,
     /// Until when it lasts without renewal, or may wait.
-    pub(crate) until_ns: i64,
+    pub until_ns: i64,
     /// The token's counter; `None` while it waits.
-    pub(crate) counter: Option<u64>,
+    pub counter: Option<u64>,
     /// Leases that it keeps while it waits.
-    pub(crate) keeps: Vec<LeaseId>,
+    pub keeps: Vec<LeaseId>,
     /// The lease that it is to take the place of.
-    pub(crate) replaces: Option<LeaseId>,
+    pub replaces: Option<LeaseId>,
 }
 
 impl Entry {
-    pub(crate) const fn is_held(&self) -> bool {
+    /// Holds, whether or not its time has run out.
+    pub const fn is_held(&self) -> bool {
         self.counter.is_some()
     }
 
     /// Holds, and its time has not run out.
-    pub(crate) const fn stands(&self, now_ns: i64) -> bool {
+    pub const fn stands(&self, now_ns: i64) -> bool {
         self.is_held() && self.until_ns > now_ns
     }
 
     /// Whether the two cannot be held at once. What a request is to take the place of is not in its way.
-    pub(crate) fn conflicts(&self, other: &Self) -> bool {
+    pub fn conflicts(&self, other: &Self) -> bool {
         let replaces = |waiter: &Self, lease: &Self| !waiter.is_held() && waiter.replaces == Some(lease.id);
         if replaces(self, other) || replaces(other, self) {
             return false;
@@ -58,20 +65,20 @@ impl Entry {
 
 /// What a moment changes: who is granted, and who goes.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct Settlement {
+pub struct Settlement {
     /// Requests to be granted, first come first.
-    pub(crate) granted: Vec<LeaseId>,
+    pub granted: Vec<LeaseId>,
     /// Leases that had lapsed, and whose resource is granted to another now.
-    pub(crate) superseded: Vec<LeaseId>,
+    pub superseded: Vec<LeaseId>,
     /// Leases whose place one that is granted takes.
-    pub(crate) replaced: Vec<LeaseId>,
+    pub replaced: Vec<LeaseId>,
     /// Requests that waited long enough or were to take the place of a lease that is no more, and lapsed leases that
     /// nobody revived.
-    pub(crate) gone: Vec<LeaseId>,
+    pub gone: Vec<LeaseId>,
 }
 
 /// Decides who is next. `entries` are in the order in which they are to be served.
-pub(crate) fn settle(entries: &[Entry], now_ns: i64) -> Settlement {
+pub fn settle(entries: &[Entry], now_ns: i64) -> Settlement {
     let mut settlement = Settlement::default();
     let mut standing: Vec<&Entry> = entries.iter().filter(|entry| entry.stands(now_ns)).collect();
     let mut waiting: Vec<&Entry> = Vec::new();
@@ -104,7 +111,7 @@ pub(crate) fn settle(entries: &[Entry], now_ns: i64) -> Settlement {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use mutext_contract::{AgentName, Mode};
+    use crate::{AgentName, Mode};
     use proptest::prelude::*;
 
     fn entry(place: i64, claims: &[(&str, Mode)], until_ns: i64, counter: Option<u64>) -> Entry {
