@@ -35,7 +35,15 @@ const LOOK: &str = "SELECT current_setting('server_version'),
     current_setting('idle_in_transaction_session_timeout'), clock_timestamp(),
     (SELECT count(*) FROM pg_stat_get_wal_senders()), current_setting('synchronous_standby_names')";
 
+/// What is to be kept there. Locks need no disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum What {
+    Documents,
+    Locks,
+}
+
 pub(crate) async fn examine(
+    what: What,
     options: &PostgresOptions,
     link: &Link,
     names: &Names,
@@ -56,8 +64,10 @@ pub(crate) async fn examine(
     let mut findings = Vec::new();
     if let (Some(row), Some(version)) = (rows.first(), version.first()) {
         findings.push(Finding::fine("server version", row.get::<_, String>(0)));
-        findings.extend(durability(row));
-        findings.push(standbys(row.get(11), row.get(12), &row.get::<_, String>(3)));
+        if what == What::Documents {
+            findings.extend(durability(row));
+            findings.push(standbys(row.get(11), row.get(12), &row.get::<_, String>(3)));
+        }
         findings.push(writable(row));
         findings.push(encryption(options, row.get(6)));
         findings.push(connections(row.get(7), row.get(8), link.size()));
@@ -125,7 +135,7 @@ fn round_trip(median: Duration, longest: Duration) -> Finding {
     if median <= FAR {
         return Finding::fine("round trip", found);
     }
-    let remedy = "bring the server nearer: each read and each commit takes at least one round trip";
+    let remedy = "bring the server nearer: each step takes at least one round trip";
     Finding::new("round trip", Severity::Warning, found, remedy)
 }
 

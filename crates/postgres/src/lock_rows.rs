@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use mutext_contract::{
-    AgentName, Blocked, Claim, Deadlock, EngineError, Holder, Holding, Knot, LeaseId, LockRequest, LockTable, Loss, Mode,
-    Obstacle, Resource, TroubleKind, Waiter,
+    AgentName, Blocked, Claim, Deadlock, EngineError, Holder, Holding, Knot, LeaseId, LockRequest, LockTable, Loss,
+    Mode, Obstacle, Resource, TroubleKind, Waiter,
 };
 use serde::Deserialize;
 use tokio_postgres::Row;
@@ -186,7 +186,8 @@ pub(crate) struct Reader<'a> {
 impl Reader<'_> {
     fn unreadable(&self, what: &str) -> EngineError {
         let kind = TroubleKind::Corrupt;
-        let remedy = "see whether another program writes to the tables named lock_…; they may be emptied while no agent runs";
+        let remedy =
+            "see whether another program writes to the tables named lock_…; they may be emptied while no agent runs";
         let said = std::io::Error::new(std::io::ErrorKind::InvalidData, what.to_owned());
         EngineError::new(self.subject, kind, remedy).caused_by(said)
     }

@@ -15,6 +15,7 @@ use tokio::time::Instant;
 use tokio_postgres::types::ToSql;
 
 use crate::board::{Board, Expected, News};
+use crate::examine::What;
 use crate::link::{Link, Links, Repeat};
 use crate::lock_rows::{Answer, AnswerRow, LockStatements, Reader, RequestRow, micros, path_of};
 use crate::names::Names;
@@ -131,8 +132,7 @@ impl PostgresLocks {
     async fn leave(&self, request: &LockRequest) -> Result<Answer, EngineError> {
         let lane = self.shared.names.lock_lane(&request.context);
         let (lease, path) = (&request.lease.as_bytes()[..], first_path(request));
-        let params: [&(dyn ToSql + Sync); 5] =
-            [&lane, &request.context.as_str(), &lease, &path, &self.shared.home];
+        let params: [&(dyn ToSql + Sync); 5] = [&lane, &request.context.as_str(), &lease, &path, &self.shared.home];
         let answer = self.step(&self.shared.statements.leave, Deadline::now(), &params).await?;
         self.read(&answer)
     }
@@ -342,12 +342,13 @@ impl LockService for PostgresLocks {
     }
 
     fn losses(&self) -> Option<broadcast::Receiver<LeaseId>> {
-        Some(self.shared.board.losses())
+        // Behind a pooler nobody is told; renewals find out.
+        self.shared.listens().then(|| self.shared.board.losses())
     }
 
     async fn examine(&self, deadline: Deadline) -> Result<Vec<Finding>, EngineError> {
         let link = self.links.here()?;
-        let mut findings = examine::examine(&self.options, &link, &self.shared.names, deadline).await?;
+        let mut findings = examine::examine(What::Locks, &self.options, &link, &self.shared.names, deadline).await?;
         findings.push(examine::wake_ups(&link, &self.shared, deadline).await?);
         Ok(findings)
     }

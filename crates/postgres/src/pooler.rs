@@ -18,7 +18,7 @@ const CANCEL: i32 = 80_877_102;
 /// What asks for TLS, after its length.
 const TLS: i32 = 80_877_103;
 /// All types that statements here take.
-const TYPES: [Type; 12] = [
+const TYPES: [Type; 15] = [
     Type::TEXT,
     Type::INT8,
     Type::INT4,
@@ -31,6 +31,9 @@ const TYPES: [Type; 12] = [
     Type::BOOL_ARRAY,
     Type::BYTEA_ARRAY,
     Type::TIMESTAMPTZ,
+    Type::TIMESTAMPTZ_ARRAY,
+    Type::INT4_ARRAY,
+    Type::FLOAT8,
 ];
 
 /// The process number that the other end gave when the connection was made: the server's own is that of the session, a

@@ -78,9 +78,9 @@ async fn look_and_migrate(lent: &mut Lent, subject: &str, names: &Names) -> Resu
 
 /// The one row of a statement that always has one.
 fn only(rows: Vec<Row>, subject: &str) -> Result<Row, EngineError> {
-    rows.into_iter().next().ok_or_else(|| {
-        EngineError::new(subject, TroubleKind::Failed("it answered without a row".to_owned()), "")
-    })
+    rows.into_iter()
+        .next()
+        .ok_or_else(|| EngineError::new(subject, TroubleKind::Failed("it answered without a row".to_owned()), ""))
 }
 
 /// The version that is there; none where there is no schema of ours.

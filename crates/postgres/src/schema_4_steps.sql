@@ -458,7 +458,8 @@ END $$;
 -- token keeps its writes out. Where somebody else looks at this very moment, his look counts.
 CREATE FUNCTION {schema}.lock_is_gone(in_home text) RETURNS boolean LANGUAGE plpgsql AS $$
 DECLARE
-    grace constant interval := '400 milliseconds';
+    -- A busy machine takes its time to connect again.
+    grace constant interval := '1 second';
     h     {schema}.lock_homes;
 BEGIN
     SELECT * INTO h FROM {schema}.lock_homes WHERE home = in_home;

@@ -17,6 +17,7 @@ use tokio_postgres::Row;
 use tokio_postgres::types::ToSql;
 
 use crate::bell::{Bell, News};
+use crate::examine::What;
 use crate::link::{Link, Repeat};
 use crate::names::Names;
 use crate::options::PostgresOptions;
@@ -360,6 +361,6 @@ impl DocumentStore for PostgresStore {
     }
 
     async fn examine(&self, deadline: Deadline) -> Result<Vec<Finding>, EngineError> {
-        examine::examine(&self.options, &self.link, &self.names, deadline).await
+        examine::examine(What::Documents, &self.options, &self.link, &self.names, deadline).await
     }
 }
