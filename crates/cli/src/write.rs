@@ -1,12 +1,10 @@
 //! `put` and `rm`: changing documents, never blindly unless told to.
 
-use std::fs::File;
-use std::io::{self, Read};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, ValueEnum};
-use mutext::{Commit, Committed, Content, Context, DocumentPath, Error, Fence, IdempotencyKey, Precondition, Revision};
+use mutext::{Commit, Committed, Context, DocumentPath, Error, Fence, IdempotencyKey, Kind, Precondition, Revision};
 use serde_json::json;
 
 use crate::config::Common;
@@ -14,6 +12,7 @@ use crate::documents::missing;
 use crate::error::CliError;
 use crate::exit::Exit;
 use crate::inherited::{self, Inherited};
+use crate::input::{self, Input};
 
 /// Write a document: create it, or replace it
 #[derive(Debug, Args)]
@@ -76,6 +75,15 @@ enum KindArg {
     Text,
 }
 
+impl From<KindArg> for Kind {
+    fn from(kind: KindArg) -> Self {
+        match kind {
+            KindArg::Json => Self::Json,
+            KindArg::Text => Self::Text,
+        }
+    }
+}
+
 impl Demand {
     /// `None` where it says nothing.
     fn precondition(&self, fence: Option<&Fence>) -> Option<Precondition> {
@@ -101,8 +109,7 @@ impl Demand {
 pub(crate) async fn put(args: PutArgs, common: &Common) -> Result<ExitCode, CliError> {
     let PutArgs { path, text, file, demand, kind } = args;
     let fence = Inherited::covering(&path, common)?;
-    let is_json = Path::new(path.as_str()).extension().is_some_and(|extension| extension == "json");
-    let kind = kind.unwrap_or(if is_json { KindArg::Json } else { KindArg::Text });
+    let kind = kind.map_or_else(|| input::kind_of(&path), Kind::from);
     let content = Input::of(text, file.as_deref()).content(&path, kind, common.document_bytes_max)?;
     let committed = common
         .with_context(async |context| {
@@ -162,66 +169,4 @@ fn tell(committed: &Committed, deleted: bool, common: &Common) -> Result<ExitCod
         format!("{path} {what} {revision}{replayed}\n")
     })?;
     Ok(Exit::Done.into())
-}
-
-/// Where a document's content comes from.
-enum Input<'a> {
-    Argument(String),
-    Standard,
-    File(&'a Path),
-}
-
-impl<'a> Input<'a> {
-    fn of(text: Option<String>, file: Option<&'a Path>) -> Self {
-        match (text, file) {
-            (_, Some(file)) => Self::File(file),
-            (Some(text), None) if text != "-" => Self::Argument(text),
-            _ => Self::Standard,
-        }
-    }
-
-    fn name(&self) -> String {
-        match self {
-            Self::Argument(_) => "the argument TEXT".to_owned(),
-            Self::Standard => "standard input".to_owned(),
-            Self::File(path) => format!("file {}", path.display()),
-        }
-    }
-
-    fn content(self, path: &DocumentPath, kind: KindArg, limit: usize) -> Result<Content, CliError> {
-        let name = self.name();
-        let bytes = self.read(limit)?;
-        if bytes.len() > limit {
-            return Err(CliError::input(format!(
-                "document {path} would have more than {limit} bytes, the limit, from {name}: split it, or raise \
-                 document_bytes_max in the config file; nothing was changed"
-            )));
-        }
-        let text = String::from_utf8(bytes).map_err(|error| {
-            let at = error.utf8_error().valid_up_to();
-            CliError::input(format!(
-                "{name} is not UTF-8 text at byte {at}; documents hold UTF-8 text or JSON: convert it first"
-            ))
-        })?;
-        match kind {
-            KindArg::Text => Ok(Content::text(text)),
-            KindArg::Json => Content::parse_json(text).map_err(|error| {
-                CliError::input(format!("{name} for {path}: {error}; correct it, or store it with --type text"))
-            }),
-        }
-    }
-
-    /// At most one byte more than the limit: whoever never stops writing does not fill the memory.
-    fn read(self, limit: usize) -> Result<Vec<u8>, CliError> {
-        let what = format!("{} cannot be read", self.name());
-        let mut bytes = Vec::new();
-        let most = u64::try_from(limit).unwrap_or(u64::MAX).saturating_add(1);
-        let outcome = match self {
-            Self::Argument(text) => return Ok(text.into_bytes()),
-            Self::Standard => io::stdin().lock().take(most).read_to_end(&mut bytes),
-            Self::File(path) => File::open(path).and_then(|file| file.take(most).read_to_end(&mut bytes)),
-        };
-        let remedy = "nothing was changed; name a file that can be read";
-        outcome.map(|_| bytes).map_err(|source| CliError::Io { what, remedy, source })
-    }
 }
