@@ -11,7 +11,7 @@ use crate::exit::{self, Exit};
 use crate::log::LogArgs;
 use crate::metrics::{Exported, MetricsArgs};
 use crate::output::{self, Output};
-use crate::{doctor, documents, experiment, lock, locks, log, write};
+use crate::{doctor, documents, experiment, lock, locks, log, sync, write};
 
 /// Shared context for many agents, with locks that hold
 #[derive(Parser)]
@@ -35,6 +35,7 @@ enum Command {
     Ls(documents::LsArgs),
     Rm(write::RmArgs),
     History(documents::HistoryArgs),
+    Sync(sync::SyncArgs),
     Lock(lock::LockArgs),
     Locks(locks::LocksArgs),
     Revoke(locks::RevokeArgs),
@@ -80,6 +81,7 @@ impl Command {
             Self::Ls(args) => documents::ls(args, common).await,
             Self::Rm(args) => write::rm(args, common).await,
             Self::History(args) => documents::history(args, common).await,
+            Self::Sync(args) => sync::run(args, common).await,
             Self::Lock(args) => lock::run(args, common).await,
             Self::Locks(args) => locks::locks(args, common).await,
             Self::Revoke(args) => locks::revoke(args, common).await,

@@ -51,6 +51,9 @@ pub(crate) enum CliError {
     /// A signal came before the command of `mutext lock` was started.
     #[error("interrupted by {name} before the lock was granted; nothing is held")]
     Interrupted { name: &'static str, number: u8 },
+    /// Another `mutext sync` works on the folder.
+    #[error("another sync works on folder {0}: wait longer for it (MUTEXT_WAIT), or end it; nothing was changed")]
+    SyncedElsewhere(String),
     /// An experiment could not be run, or its files not be read or written.
     #[error("{0}")]
     Experiment(String),
@@ -78,6 +81,7 @@ impl CliError {
             }
             Self::Command { .. } => ("command_not_executable", Exit::NotExecutable),
             Self::Interrupted { .. } => ("interrupted", Exit::Trouble),
+            Self::SyncedElsewhere(_) => ("synced_elsewhere", Exit::NotGranted),
             Self::Experiment(_) => ("experiment", Exit::Trouble),
             Self::Io { .. } => ("io", Exit::Trouble),
         }

@@ -5,6 +5,8 @@
 //! | `args` | which commands there are |
 //! | `config`, `config_file` | settings: flags, environment, file |
 //! | `documents`, `write` | reading and changing documents |
+//! | `input` | what is given to be written |
+//! | `sync` | a folder and a context that are kept alike |
 //! | `lock`, `signals`, `inherited` | running a command under a lease, and what that command inherits |
 //! | `locks` | who holds what, and breaking a lease |
 //! | `watch` | who holds what, looked at again and again |
@@ -21,12 +23,14 @@ mod error;
 mod exit;
 mod experiment;
 mod inherited;
+mod input;
 mod lock;
 mod locks;
 mod log;
 mod metrics;
 mod output;
 mod signals;
+mod sync;
 mod watch;
 mod write;
 

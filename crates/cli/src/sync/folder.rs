@@ -162,7 +162,8 @@ impl Folder {
             };
             if name.starts_with('.') {
                 if name.starts_with(TEMPORARY) {
-                    let why = "it is left by a sync that was killed: see whether anything in it is missing, then remove it";
+                    let why =
+                        "it is left by a sync that was killed: see whether anything in it is missing, then remove it";
                     look.left.insert(join(above, name), why.to_owned());
                 }
                 continue;
@@ -179,9 +180,9 @@ impl Folder {
             match rustix::fs::FileType::from_raw_mode(stat.st_mode) {
                 rustix::fs::FileType::Directory if self.is_excepted(&path) => {}
                 rustix::fs::FileType::Directory => {
-                    let inner = if depth < Self::DEPTH_MAX { open_dir(dir, name) } else { Err(Errno::NAMETOOLONG.into()) };
-                    let looked =
-                        inner.and_then(|inner| self.look_into(&inner, &path, depth + 1, known, seen, look));
+                    let inner =
+                        if depth < Self::DEPTH_MAX { open_dir(dir, name) } else { Err(Errno::NAMETOOLONG.into()) };
+                    let looked = inner.and_then(|inner| self.look_into(&inner, &path, depth + 1, known, seen, look));
                     if let Err(error) = looked {
                         look.left.insert(path, error.to_string());
                     }
@@ -211,7 +212,10 @@ impl Folder {
     ) {
         let document = match DocumentPath::new(path.as_str()) {
             Ok(document) => document,
-            Err(error) => return _ = look.left.insert(path, error.to_string()),
+            Err(error) => {
+                look.left.insert(path, error.to_string());
+                return;
+            }
         };
         let stamp = Stamp::of(stat);
         let before = known.0.get(&document).filter(|(before, _)| *before == stamp && stamp.is_old());

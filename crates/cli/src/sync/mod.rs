@@ -36,6 +36,7 @@ use crate::signals::{self, Signal, Signals};
 
 /// Keep a folder of files and a context alike, in both directions
 #[derive(Debug, Args)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a switch of the command line")]
 #[command(after_help = "Examples:\n  \
     mutext sync notes/ research-42\n  \
     mutext sync notes/ --dry-run\n  \
@@ -53,7 +54,7 @@ pub(crate) struct SyncArgs {
     /// The folder
     dir: PathBuf,
     /// The context [default: as --context]
-    #[arg(value_parser = ContextName::new)]
+    #[arg(value_name = "CONTEXT")]
     with: Option<ContextName>,
     /// Go on until Ctrl-C
     #[arg(long)]
@@ -190,8 +191,10 @@ async fn dry_run(pair: &mut Pair<'_>) -> Result<ExitCode, CliError> {
         actions.iter().map(|(path, action)| json!({ "path": path, "action": words(action) })).collect();
     let answer = json!({ "dir": folder, "context": context, "planned": planned, "left": left(&look.left) });
     pair.common.out.answer(&answer, || {
-        let lines: String = actions.iter().map(|(path, action)| format!("{path}: {}\n", words(action))).collect();
-        format!("{lines}nothing was done: {} to do\n", actions.len())
+        let mut lines: Vec<String> =
+            actions.iter().map(|(path, action)| format!("{path}: {}", words(action))).collect();
+        lines.push(format!("nothing was done: {} to do\n", actions.len()));
+        lines.join("\n")
     })?;
     Ok(Exit::Done.into())
 }

@@ -48,7 +48,8 @@ impl State {
                 "{file} {what}; to begin anew, remove it: files and documents that differ are then both kept"
             ))
         };
-        let text = folder.read_own(STATE, Self::BYTES_MAX).map_err(|error| refuse(format!("cannot be read: {error}")))?;
+        let text =
+            folder.read_own(STATE, Self::BYTES_MAX).map_err(|error| refuse(format!("cannot be read: {error}")))?;
         let Some(text) = text else { return Ok(Self { store, context: context.clone(), bases: BTreeMap::new() }) };
         let written: Written =
             serde_json::from_str(&text).map_err(|error| refuse(format!("is not what sync has written: {error}")))?;

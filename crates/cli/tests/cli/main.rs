@@ -10,3 +10,4 @@ mod nested;
 mod place;
 mod running;
 mod settings;
+mod sync;
