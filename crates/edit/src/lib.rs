@@ -13,15 +13,21 @@
 //! assert_eq!(board.as_str(), r#"{"done": 42, "of": 12345678901234567890123}"#);
 //! ```
 
+mod diff;
 mod edit;
 mod edit_error;
 mod json;
 mod lines;
+mod merge;
+mod merge_json;
+mod merge_text;
 mod number;
 mod patch;
 mod place;
 mod style;
 
+pub use diff::{Diff, DiffOptions, diff, diff_texts};
 pub use edit::{Edit, FailedEdit, Which, apply_all};
 pub use edit_error::EditError;
 pub use json_patch::{Patch, PatchOperation};
+pub use merge::{Hunk, Lines, Merge, MergeError, Place, Resolution, merge};
