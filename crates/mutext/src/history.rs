@@ -1,7 +1,9 @@
 //! What a document was: past revisions, bringing one back, and forgetting all of them.
 
 use mutext_contract::{Commit, DocumentPath, PastRevision, Precondition, Revision};
+use mutext_edit::{Diff, DiffOptions, diff};
 
+use crate::conflict::heavy;
 use crate::{Context, Error, Written};
 
 impl Context {
@@ -29,6 +31,22 @@ impl Context {
         let before = Some(Revision(revision.0.saturating_add(1)));
         let page = self.store().history(self.name(), path, before, 1, self.deadline()).await?;
         Ok(page.into_iter().next().filter(|past| past.revision == revision))
+    }
+
+    /// What changed in the document at `path` from one revision to another, as a unified diff of any length.
+    pub async fn diff<P>(&self, path: P, from: Revision, to: Revision) -> Result<Diff, Error>
+    where
+        P: TryInto<DocumentPath>,
+        Error: From<P::Error>,
+    {
+        self.difference(path.try_into()?, from, to).await
+    }
+
+    async fn difference(&self, path: DocumentPath, from: Revision, to: Revision) -> Result<Diff, Error> {
+        let (old, new) = tokio::try_join!(self.kept(path.clone(), from), self.kept(path.clone(), to))?;
+        let options = DiffOptions::default().labels(&format!("{path}@{from}"), &format!("{path}@{to}"));
+        let options = options.within(usize::MAX);
+        Ok(heavy(move || diff(old.content.as_ref(), new.content.as_ref(), &options)).await)
     }
 
     /// Brings a past revision of the document at `path` back, as a new one: where `precondition` holds, and else it is a

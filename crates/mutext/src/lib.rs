@@ -40,6 +40,7 @@
 mod adaptive;
 mod address;
 mod archive;
+mod conflict;
 mod context;
 mod edit;
 mod error;
@@ -62,6 +63,7 @@ pub use crate::metrics::AcquisitionTimes;
 pub use crate::metrics::prometheus::{Prometheus, RecorderInstalled};
 pub use address::Address;
 pub use archive::{ArchiveError, Export, Import, Imported};
+pub use conflict::{Explanation, Since};
 pub use context::{Context, Examination, Mutext, Settings};
 pub use edit::{Edited, Editing};
 pub use error::Error;
@@ -75,10 +77,13 @@ pub use mutext_contract::{
     PastRevision, PathPrefix, Precondition, Release, Resource, Retention, Revision, Revocation, RevocationRecord,
     Severity, StoreCapabilities, Tended, TroubleKind, Ttl, Wait, Waiter,
 };
-pub use mutext_edit::{Edit, EditError, FailedEdit, Patch, PatchOperation, Which};
+pub use mutext_edit::{
+    Diff, DiffOptions, Edit, EditError, FailedEdit, Hunk, Lines, Merge, MergeError, Patch, PatchOperation, Place,
+    Resolution, Which,
+};
 pub use mutext_embedded::SQLITE_VERSION;
 pub use parts::{Changed, Changes, Doing, Part};
 pub use snapshot::Snapshot;
 pub use update::{Strategy, UpdateOptions, Updated};
 pub use watch::{Watch, Watcher};
-pub use write::{Effected, Writing, Written};
+pub use write::{Effected, Merged, Writing, Written};

@@ -6,8 +6,10 @@ use mutext_contract::{
     Action, Change, Commit, Committed, Conflict, Content, Cursor, Deadline, DocumentPath, Expiry, IdempotencyKey, Kind,
     Outcome, Precondition, Refusal, Revision,
 };
+use mutext_edit::Diff;
 use serde::Serialize;
 
+use crate::conflict::CleanMerge;
 use crate::context::{only, refused};
 use crate::update::back_off;
 use crate::{Context, Error};
@@ -25,6 +27,7 @@ pub struct Writing<'a> {
     content: Content,
     precondition: Option<Precondition>,
     guarded: bool,
+    merges: bool,
     message: Option<String>,
     key: Option<IdempotencyKey>,
     expiry: Expiry,
@@ -52,8 +55,22 @@ pub enum Effected {
     Written,
     /// The document held that already, and keeps its revision.
     Unchanged,
+    /// Others had changed the document, and what they changed is kept: both are in it now.
+    Merged(Box<Merged>),
     /// It is deleted: what was restored was a deletion.
     Deleted,
+}
+
+/// What a write was merged with. That two changes touch different lines does not mean that they make sense together: read
+/// what the others changed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Merged {
+    /// The revision that was there.
+    pub with: Revision,
+    /// What others had changed, from the revision that the write was made for.
+    pub foreign: Diff,
+    /// What the document holds now.
+    pub content: Content,
 }
 
 #[derive(Serialize)]
@@ -62,6 +79,7 @@ struct Intent<'a> {
     content: &'a str,
     kind: Kind,
     precondition: Precondition,
+    merges: bool,
     expiry: String,
     message: Option<&'a str>,
 }
@@ -89,6 +107,7 @@ impl Context {
             content: content.into(),
             precondition: None,
             guarded: true,
+            merges: false,
             message: None,
             key: None,
             expiry: Expiry::Keep,
@@ -115,6 +134,14 @@ impl Writing<'_> {
     /// The same three in one word.
     pub const fn precondition(mut self, precondition: Precondition) -> Self {
         self.precondition = Some(precondition);
+        self
+    }
+
+    /// Where others have changed the document since the revision that was named, their changes are kept, if the two do
+    /// not touch the same place. Where they do, or where that revision is forgotten, it is a conflict: a merge never
+    /// guesses.
+    pub const fn merge(mut self) -> Self {
+        self.merges = true;
         self
     }
 
@@ -169,7 +196,7 @@ impl Writing<'_> {
         }
     }
 
-    /// Somebody was faster: perhaps with the very same.
+    /// Somebody was faster: perhaps with the very same, perhaps with something that this can be merged with.
     async fn after(
         &self,
         context: &Context,
@@ -177,26 +204,42 @@ impl Writing<'_> {
         mut conflict: Box<Conflict>,
         deadline: Deadline,
     ) -> Result<Written, Error> {
-        let mut attempts = 1;
-        loop {
-            let Some(current) = conflict.current.as_ref().filter(|current| current.content == self.content) else {
-                return Err(Error::Conflict(conflict));
+        let first = conflict.precondition;
+        for attempts in 1.. {
+            let Some(current) = &conflict.current else { break };
+            let before = current.revision;
+            let merged = match first {
+                _ if current.content == self.content => None,
+                Precondition::Exact(base) if self.merges => {
+                    let Some(merged) = context.merged(base, &self.content, current).await? else { break };
+                    Some(merged)
+                }
+                _ => break,
             };
-            let revision = current.revision;
             if let Some(change) = commit.changes.first_mut() {
-                change.precondition = Precondition::Exact(revision);
+                let content = merged.as_ref().map_or(&self.content, |merged| &merged.content);
+                (change.precondition, change.action) = (Precondition::Exact(before), Action::Put(content.clone()));
             }
             match context.try_commit(commit.clone()).await? {
-                Outcome::Committed(committed) => return Ok(written(&committed, Some(revision))),
+                Outcome::Committed(committed) => {
+                    let mut written = written(&committed, Some(before));
+                    if let (Some(merged), Effected::Written, false) = (merged, &written.effect, written.replayed) {
+                        let CleanMerge { content, foreign } = merged;
+                        written.effect = Effected::Merged(Box::new(Merged { with: before, foreign, content }));
+                    }
+                    return Ok(written);
+                }
                 Outcome::Refused(Refusal::Conflict(again)) => conflict = again,
                 Outcome::Refused(refusal) => return Err(refused(refusal)),
             }
             if deadline.has_passed() {
-                return Err(Error::Conflict(conflict));
+                break;
             }
             back_off(attempts, deadline).await;
-            attempts += 1;
         }
+        // What the caller asked for failed, not one of the attempts to make the best of it.
+        conflict.precondition = first;
+        Err(Error::Conflict(conflict))
     }
 
     /// What is intended is told by the first attempt, whatever the last one writes.
@@ -209,6 +252,7 @@ impl Writing<'_> {
             content: self.content.as_str(),
             kind: self.content.kind(),
             precondition,
+            merges: self.merges,
             expiry: format!("{:?}", self.expiry),
             message: self.message.as_deref(),
         };
