@@ -8,7 +8,7 @@ use mutext_contract::{
     Action, AgentName, Blocked, Commit, CommitRecord, Committed, Content, ContextName, Cursor, Deadline, Document,
     DocumentPath, DocumentStore, Entry, Fence, FencedRead, Finding, Holder, InvalidName, LeaseId, Listing,
     LockCapabilities, LockService, LockTable, Loss, Outcome, PastRevision, PathPrefix, Precondition, Refusal, Release,
-    Resource, Revision, Revocation, RevocationRecord, StoreCapabilities, Ttl, Wait,
+    Resource, Retention, Revision, Revocation, RevocationRecord, StoreCapabilities, Ttl, Wait,
 };
 use tokio::time::Instant;
 
@@ -34,6 +34,8 @@ pub struct Settings {
     pub document_bytes_max: usize,
     /// What a write through a guard does when its lease has lapsed: revalidate.
     pub on_lapse: OnLapse,
+    /// Which past revisions of documents are kept; more are forgotten now and then, by whoever writes: all.
+    pub retention: Retention,
     /// Leases that somebody else keeps until this program ends, such as those of a `mutext lock` that it runs under:
     /// whoever waits for them waits for this program. None.
     pub keeps: Vec<LeaseId>,
@@ -49,6 +51,7 @@ impl Settings {
             patience: Duration::from_secs(10),
             document_bytes_max: 1024 * 1024,
             on_lapse: OnLapse::Revalidate,
+            retention: Retention { revisions: None, age: None },
             keeps: Vec::new(),
         }
     }
@@ -260,7 +263,7 @@ impl Context {
         Self { line: self.line.below(), until: Some(deadline), ..self.same() }
     }
 
-    fn store(&self) -> &dyn DocumentStore {
+    pub(crate) fn store(&self) -> &dyn DocumentStore {
         &*self.mutext.shared.store
     }
 

@@ -39,31 +39,51 @@
 
 mod adaptive;
 mod address;
+mod archive;
+mod conflict;
 mod context;
+mod edit;
 mod error;
 mod guard;
+mod history;
 mod keeper;
 mod line;
 mod lock;
 mod metrics;
+mod parts;
 mod seats;
+mod snapshot;
+mod tending;
 mod update;
+mod watch;
+mod write;
 
 pub use crate::metrics::AcquisitionTimes;
 #[cfg(feature = "prometheus")]
 pub use crate::metrics::prometheus::{Prometheus, RecorderInstalled};
 pub use address::Address;
+pub use archive::{ArchiveError, Export, Import, Imported};
+pub use conflict::{Explanation, Since};
 pub use context::{Context, Examination, Mutext, Settings};
+pub use edit::{Edited, Editing};
 pub use error::Error;
 pub use guard::{LockGuard, NotConverted, OnLapse};
 pub use lock::Lock;
 pub use mutext_contract::{
     Action, AgentName, Blocked, Change, Claim, Commit, CommitRecord, Committed, Conflict, Content, ContextName, Cursor,
     Deadlock, Document, DocumentPath, Effect, EngineError, Entry, Erosion, Expiry, Fence, Fenced, FencingToken,
-    Finding, Holder, HolderId, Holding, IdempotencyKey, InvalidDuration, InvalidJson, InvalidName, InvalidToken, Kind,
-    Knot, Lease, LeaseId, Listing, LockCapabilities, LockTable, Loss, Mode, NameRule, Obstacle, PastRevision,
-    PathPrefix, Precondition, Release, Resource, Revision, Revocation, RevocationRecord, Severity, StoreCapabilities,
-    TroubleKind, Ttl, Wait, Waiter,
+    Finding, Hit, Holder, HolderId, Holding, IdempotencyKey, InvalidDuration, InvalidJson, InvalidName, InvalidQuery,
+    InvalidToken, Kind, Knot, Lease, LeaseId, Listing, LockCapabilities, LockTable, Loss, Mode, NameRule, Obstacle,
+    PastRevision, PathPrefix, Precondition, Release, Resource, Retention, Revision, Revocation, RevocationRecord,
+    Severity, StoreCapabilities, Tended, TroubleKind, Ttl, Wait, Waiter,
+};
+pub use mutext_edit::{
+    Diff, DiffOptions, Edit, EditError, FailedEdit, Hunk, Lines, Merge, MergeError, Patch, PatchOperation, Place,
+    Resolution, Which,
 };
 pub use mutext_embedded::SQLITE_VERSION;
+pub use parts::{Changed, Changes, Doing, Part};
+pub use snapshot::Snapshot;
 pub use update::{Strategy, UpdateOptions, Updated};
+pub use watch::{Watch, Watcher};
+pub use write::{Effected, Merged, Writing, Written};
