@@ -3,9 +3,12 @@
 use std::error::Error as _;
 use std::io;
 
-use mutext::{Conflict, Document, Effect, EngineError, Error, Holding, Kind, Knot, Loss, Obstacle, Resource, Waiter};
+use mutext::{
+    Conflict, Document, EditError, Effect, EngineError, Error, Holding, Kind, Knot, Loss, Obstacle, Resource, Waiter,
+};
 use serde_json::{Map, Value, json};
 
+use crate::conflict::Explained;
 use crate::exit::Exit;
 use crate::output::timestamp;
 
@@ -27,6 +30,9 @@ pub(crate) enum CliError {
         current.path, current.revision, current.author, current.revision, current.path
     )]
     PreconditionMissing { verb: &'static str, current: Box<Document> },
+    /// A conflict, with what led to it.
+    #[error("{}", .0.text())]
+    Conflict(Box<Explained>),
     /// There is nothing of that name.
     #[error("{0}")]
     NotFound(String),
@@ -74,6 +80,7 @@ impl CliError {
             Self::Setting { source, .. } | Self::OwnLease { source } => library_kind(source),
             Self::Input(_) => ("bad_input", Exit::BadInput),
             Self::PreconditionMissing { .. } => ("precondition_required", Exit::Conflict),
+            Self::Conflict(_) => ("conflict", Exit::Conflict),
             Self::NotFound(_) => ("not_found", Exit::NotFound),
             Self::LeaseGone(_) | Self::LostWhileRunning { .. } => ("lease_lost", Exit::LeaseLost),
             Self::Command { source, .. } if source.kind() == io::ErrorKind::NotFound => {
@@ -132,6 +139,7 @@ impl CliError {
             Self::PreconditionMissing { current, .. } => {
                 json!({ "path": current.path, "current": document(current) })
             }
+            Self::Conflict(explained) => explained.data(),
             Self::LeaseGone(resources) | Self::LostWhileRunning { resources, .. } => json!({ "resources": resources }),
             _ => Value::Null,
         }
@@ -154,12 +162,49 @@ fn library_kind(error: &Error) -> (&'static str, Exit) {
         Error::LeaseLost { .. } => ("lease_lost", Exit::LeaseLost),
         Error::Engine(_) => ("engine", Exit::Trouble),
         Error::TooLarge { .. } => ("too_large", Exit::BadInput),
+        Error::EditFailed { failed, .. } => edit_kind(&failed.source),
+        Error::PreconditionRequired { .. } => ("precondition_required", Exit::Conflict),
+        Error::Erosion(_) => ("erosion", Exit::Conflict),
+        Error::NoRevision { .. } => ("not_found", Exit::NotFound),
+        Error::CursorGone { .. } => ("cursor_gone", Exit::NotFound),
+        Error::Archive(_) => ("archive", Exit::BadInput),
+        Error::ContextNotEmpty { .. } => ("context_not_empty", Exit::Conflict),
         _ => ("bad_input", Exit::BadInput),
+    }
+}
+
+/// An edit that does not fit what is there is a conflict; one that fits nothing is bad input.
+fn edit_kind(error: &EditError) -> (&'static str, Exit) {
+    match error {
+        EditError::NoDocument { .. } | EditError::NothingToDo => ("not_found", Exit::NotFound),
+        EditError::WrongKind { .. } | EditError::EmptyOld | EditError::BadPointer { .. } => {
+            ("bad_input", Exit::BadInput)
+        }
+        _ => ("edit_failed", Exit::Conflict),
     }
 }
 
 fn library_data(error: &Error) -> Value {
     match error {
+        Error::EditFailed { path, failed, current } => json!({
+            "path": path,
+            "edit": { "index": failed.index, "name": failed.name },
+            "current": current.as_deref().map(document),
+        }),
+        Error::PreconditionRequired { path, current } => json!({
+            "path": path,
+            "current": current.as_deref().map(document),
+        }),
+        Error::Erosion(erosion) => json!({
+            "path": erosion.path,
+            "revision": erosion.revision,
+            "bytes": erosion.bytes,
+            "left": erosion.left,
+        }),
+        Error::NoRevision { path, revision, newest } => json!({
+            "path": path, "revision": revision, "newest": newest,
+        }),
+        Error::CursorGone { after, oldest } => json!({ "after": after, "oldest": oldest }),
         Error::Conflict(conflict) => conflict_data(conflict),
         Error::Timeout { resources, waited, blocked } => json!({
             "resources": resources,
@@ -200,7 +245,8 @@ fn knot(knot: &Knot) -> Value {
     })
 }
 
-fn conflict_data(conflict: &Conflict) -> Value {
+/// A conflict as JSON.
+pub(crate) fn conflict_data(conflict: &Conflict) -> Value {
     json!({
         "path": conflict.path,
         "demanded": conflict.precondition.to_string(),

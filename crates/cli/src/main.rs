@@ -4,8 +4,14 @@
 //! |---|---|
 //! | `args` | which commands there are |
 //! | `config`, `config_file` | settings: flags, environment, file |
-//! | `documents`, `write` | reading and changing documents |
-//! | `input` | what is given to be written |
+//! | `documents`, `write` | reading documents, and writing them as a whole |
+//! | `edits`, `commits` | changing documents by what changes; several at once |
+//! | `past` | what documents were |
+//! | `feed` | watching documents change |
+//! | `whole` | searching, exporting, importing and tending a context |
+//! | `input`, `said` | what is given to be written, and what is said of it |
+//! | `conflict` | conflicts, as they are told |
+//! | `fenced` | changes inside `mutext lock` |
 //! | `sync` | a folder and a context that are kept alike |
 //! | `lock`, `signals`, `inherited` | running a command under a lease, and what that command inherits |
 //! | `locks` | who holds what, and breaking a lease |
@@ -15,13 +21,18 @@
 //! | `output`, `error`, `exit` | what is said, and with which status |
 
 mod args;
+mod commits;
 mod config;
 mod config_file;
+mod conflict;
 mod doctor;
 mod documents;
+mod edits;
 mod error;
 mod exit;
 mod experiment;
+mod feed;
+mod fenced;
 mod inherited;
 mod input;
 mod lock;
@@ -29,9 +40,12 @@ mod locks;
 mod log;
 mod metrics;
 mod output;
+mod past;
+mod said;
 mod signals;
 mod sync;
 mod watch;
+mod whole;
 mod write;
 
 use std::process::ExitCode;

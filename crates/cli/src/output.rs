@@ -89,6 +89,15 @@ impl Output {
         }
     }
 
+    /// Where something that goes on has begun.
+    pub(crate) fn began(self, text: &str, data: &serde_json::Value) {
+        if self.json {
+            to_stderr(&line(&json!({ "began": data }).to_string()));
+        } else {
+            self.remark(text);
+        }
+    }
+
     /// What happens meanwhile, for whoever asked to be told.
     pub(crate) fn note(self, level: &str, target: &str, text: &str) {
         if self.json {

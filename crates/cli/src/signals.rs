@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::future::poll_fn;
+use std::process::ExitCode;
 use std::task::Poll;
 
 pub(crate) use rustix::process::Signal;
@@ -79,6 +80,11 @@ pub(crate) fn reaches_both(signal: Signal) -> bool {
     }
     let foreground = fs::File::open("/dev/tty").ok().and_then(|terminal| tcgetpgrp(terminal).ok());
     foreground == Some(getpgrp())
+}
+
+/// The status of a command that goes on until a signal ends it, and has nothing to say then.
+pub(crate) fn ended_by(signal: Signal) -> ExitCode {
+    ExitCode::from(128 + u8::try_from(signal.as_raw()).unwrap_or(0))
 }
 
 pub(crate) fn interrupted(signal: Signal) -> CliError {

@@ -144,9 +144,9 @@ async fn keep_alike(
     }
 }
 
-/// A sync that goes on until it is stopped has done what was asked of it.
+/// A sync that goes on until it is stopped has nothing to say then; another one says that it was not finished.
 fn stopped(signal: Signal, watch: bool) -> Result<ExitCode, CliError> {
-    if watch && signal == Signal::INT { Ok(Exit::Done.into()) } else { Err(signals::interrupted(signal)) }
+    if watch { Ok(signals::ended_by(signal)) } else { Err(signals::interrupted(signal)) }
 }
 
 fn open(dir: &Path, common: &Common) -> Result<Folder, CliError> {
