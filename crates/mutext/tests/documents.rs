@@ -13,6 +13,8 @@ mod histories;
 mod parts;
 #[path = "documents/place.rs"]
 mod place;
+#[path = "documents/reads.rs"]
+mod reads;
 #[path = "documents/searches.rs"]
 mod searches;
 #[path = "documents/watches.rs"]
@@ -75,6 +77,11 @@ on_both_stores! {
         a_deletion_is_brought_back_as_one,
         a_purge_leaves_nothing_but_a_tombstone,
         what_retention_does_not_keep_is_forgotten;
+    reads:
+        a_reader_who_knows_a_revision_is_told_what_changed_since,
+        a_part_is_read_without_the_rest,
+        a_long_document_is_read_in_pieces_of_one_revision,
+        blame_names_who_last_touched_each_line;
     searches:
         a_search_shows_where_the_words_are,
         a_snapshot_stays_as_it_was;
