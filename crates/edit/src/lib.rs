@@ -13,6 +13,7 @@
 //! assert_eq!(board.as_str(), r#"{"done": 42, "of": 12345678901234567890123}"#);
 //! ```
 
+mod blame;
 mod diff;
 mod edit;
 mod edit_error;
@@ -22,12 +23,18 @@ mod merge;
 mod merge_json;
 mod merge_text;
 mod number;
+mod outline;
 mod patch;
 mod place;
+mod spans;
 mod style;
+mod view;
 
+pub use blame::{Blamed, Blamer};
 pub use diff::{Diff, DiffOptions, diff, diff_texts};
 pub use edit::{Edit, FailedEdit, Which, apply_all};
 pub use edit_error::EditError;
 pub use json_patch::{Patch, PatchOperation};
 pub use merge::{Hunk, Lines, Merge, MergeError, Place, Resolution, merge};
+pub use outline::{Outline, OutlineOptions, OutlinePart, outline};
+pub use view::{Part, View, ViewError, view};

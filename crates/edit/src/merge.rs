@@ -277,7 +277,14 @@ impl Merge {
             Body::Json(_) => {
                 let [base, ours, theirs] =
                     [Resolution::Base, Resolution::Ours, Resolution::Theirs].map(|way| self.side(&way));
-                let (parts, conflicts) = merge_text::merge(&base, &ours, &theirs);
+                let (parts, conflicts) = match merge_text::merge(&base, &ours, &theirs) {
+                    // By lines they do not even meet; but a person has to see what is to be decided.
+                    (_, conflicts) if conflicts.is_empty() && !self.is_clean() => {
+                        let (part, conflict) = merge_text::whole(&base, &ours, &theirs);
+                        (vec![part], vec![conflict])
+                    }
+                    merged => merged,
+                };
                 merge_text::marked(&parts, &conflicts, &labels)
             }
         }

@@ -32,7 +32,7 @@ pub struct Explanation {
     pub merge: Option<Merge>,
 }
 
-/// One revision that somebody else wrote.
+/// One revision, who wrote it, and why.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Since {
     /// Its number.
@@ -48,7 +48,7 @@ pub struct Since {
 }
 
 impl Since {
-    fn of(past: &PastRevision) -> Self {
+    pub(crate) fn of(past: &PastRevision) -> Self {
         Self {
             revision: past.revision,
             author: past.author.clone(),

@@ -17,6 +17,7 @@ use crate::address::{self, Address};
 use crate::keeper::Keeper;
 use crate::line::Line;
 use crate::metrics::{AcquisitionTimes, Meter};
+use crate::tending::Tending;
 use crate::{Error, Lock, OnLapse};
 
 /// How a program uses Mutext; every value has a default.
@@ -62,6 +63,7 @@ struct Shared {
     locks: Arc<dyn LockService>,
     keeper: Keeper,
     adaptive: Arc<Adaptive>,
+    tending: Arc<Tending>,
 }
 
 /// What an examination of one engine found, or why it could not be made.
@@ -116,7 +118,7 @@ impl Mutext {
         let meter = Meter::new(locks.capabilities().engine, store.capabilities().engine);
         let keeper = Keeper::start(Arc::clone(&locks), Arc::new(meter))?;
         let adaptive = Arc::new(Adaptive::new(store.capabilities().serial_commits));
-        Ok(Self { shared: Arc::new(Shared { store, locks, keeper, adaptive }) })
+        Ok(Self { shared: Arc::new(Shared { store, locks, keeper, adaptive, tending: Arc::default() }) })
     }
 
     /// The context of this name; it begins to exist with its first document.
@@ -184,6 +186,7 @@ impl Mutext {
     /// the next waiter finds out by itself.
     pub async fn finish(&self) {
         self.shared.adaptive.seats.clear();
+        self.shared.tending.finish().await;
         self.shared.keeper.finish().await;
     }
 }
@@ -241,6 +244,10 @@ impl Context {
 
     pub(crate) fn adaptive(&self) -> &Arc<Adaptive> {
         &self.mutext.shared.adaptive
+    }
+
+    pub(crate) fn tending(&self) -> &Arc<Tending> {
+        &self.mutext.shared.tending
     }
 
     pub(crate) fn deadline(&self) -> Deadline {
@@ -349,6 +356,9 @@ impl Context {
         let asked = Instant::now();
         let answer = self.store().commit(&self.name, &commit, self.deadline()).await;
         self.keeper().meter().committed(asked.elapsed(), &answer);
+        if let Ok(Outcome::Committed(_)) = &answer {
+            self.tend_now_and_then();
+        }
         Ok(answer?)
     }
 

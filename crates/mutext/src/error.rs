@@ -6,7 +6,7 @@ use mutext_contract::{
     Blocked, Conflict, ContextName, Cursor, Deadlock, Document, DocumentPath, EngineError, Erosion, IdempotencyKey,
     InvalidDuration, InvalidJson, InvalidName, InvalidQuery, Loss, Resource, Revision,
 };
-use mutext_edit::FailedEdit;
+use mutext_edit::{FailedEdit, ViewError};
 
 use crate::archive::ArchiveError;
 
@@ -174,6 +174,14 @@ pub enum Error {
         revision: Revision,
         /// The newest there is.
         newest: Option<Revision>,
+    },
+    /// A part of a document that cannot be shown.
+    #[error("{path}: {why}")]
+    Unviewable {
+        /// Which document.
+        path: DocumentPath,
+        /// Why, and what there is.
+        why: Box<ViewError>,
     },
     /// A search that looks for nothing.
     #[error(transparent)]

@@ -40,6 +40,7 @@
 mod adaptive;
 mod address;
 mod archive;
+mod blame;
 mod conflict;
 mod context;
 mod edit;
@@ -51,6 +52,7 @@ mod line;
 mod lock;
 mod metrics;
 mod parts;
+mod read;
 mod seats;
 mod snapshot;
 mod tending;
@@ -63,6 +65,7 @@ pub use crate::metrics::AcquisitionTimes;
 pub use crate::metrics::prometheus::{Prometheus, RecorderInstalled};
 pub use address::Address;
 pub use archive::{ArchiveError, Export, Import, Imported};
+pub use blame::Blame;
 pub use conflict::{Explanation, Since};
 pub use context::{Context, Examination, Mutext, Settings};
 pub use edit::{Edited, Editing};
@@ -78,11 +81,12 @@ pub use mutext_contract::{
     Severity, StoreCapabilities, Tended, TroubleKind, Ttl, Wait, Waiter,
 };
 pub use mutext_edit::{
-    Diff, DiffOptions, Edit, EditError, FailedEdit, Hunk, Lines, Merge, MergeError, Patch, PatchOperation, Place,
-    Resolution, Which,
+    Blamed, Diff, DiffOptions, Edit, EditError, FailedEdit, Hunk, Lines, Merge, MergeError, Outline, OutlineOptions,
+    OutlinePart, Patch, PatchOperation, Place, Resolution, View, ViewError, Which,
 };
 pub use mutext_embedded::SQLITE_VERSION;
 pub use parts::{Changed, Changes, Doing, Part};
+pub use read::{InvalidOnward, Onward, Reading, Section, Shown};
 pub use snapshot::Snapshot;
 pub use update::{Strategy, UpdateOptions, Updated};
 pub use watch::{Watch, Watcher};
