@@ -11,7 +11,7 @@ use crate::exit::{self, Exit};
 use crate::log::LogArgs;
 use crate::metrics::{Exported, MetricsArgs};
 use crate::output::{self, Output};
-use crate::{commits, doctor, documents, edits, experiment, feed, lock, locks, log, past, sync, whole, write};
+use crate::{commits, doctor, documents, edit, edits, experiment, feed, lock, locks, log, past, sync, whole, write};
 
 /// Shared context for many agents, with locks that hold
 #[derive(Parser)]
@@ -34,6 +34,7 @@ enum Command {
     Put(write::PutArgs),
     Ls(documents::LsArgs),
     Rm(write::RmArgs),
+    Edit(edit::EditArgs),
     Append(edits::AppendArgs),
     Prepend(edits::PrependArgs),
     Insert(edits::InsertArgs),
@@ -47,6 +48,7 @@ enum Command {
     History(past::HistoryArgs),
     Show(past::ShowArgs),
     Diff(past::DiffArgs),
+    Blame(past::BlameArgs),
     Restore(past::RestoreArgs),
     Purge(past::PurgeArgs),
     Watch(feed::WatchArgs),
@@ -99,6 +101,7 @@ impl Command {
             Self::Put(args) => write::put(args, common).await,
             Self::Ls(args) => documents::ls(args, common).await,
             Self::Rm(args) => write::rm(args, common).await,
+            Self::Edit(args) => edit::run(args, common).await,
             Self::Append(args) => edits::append(args, common).await,
             Self::Prepend(args) => edits::prepend(args, common).await,
             Self::Insert(args) => edits::insert(args, common).await,
@@ -112,6 +115,7 @@ impl Command {
             Self::History(args) => past::history(args, common).await,
             Self::Show(args) => past::show(args, common).await,
             Self::Diff(args) => past::diff(args, common).await,
+            Self::Blame(args) => past::blame(args, common).await,
             Self::Restore(args) => past::restore(args, common).await,
             Self::Purge(args) => past::purge(args, common).await,
             Self::Watch(args) => feed::watch(args, common).await,

@@ -35,7 +35,7 @@ pub(crate) async fn explained(
         Ok(explanation) => {
             let current = explanation.current.as_ref().map(|current| current.revision);
             let next = next(current, explanation.merges_cleanly());
-            CliError::Conflict(Box::new(Explained { conflict, explanation: Box::new(explanation), next }))
+            CliError::Conflict(Box::new(Explained::new(conflict, explanation, next)))
         }
         // What is there stands in the conflict itself.
         Err(_) => Error::Conflict(conflict).into(),
@@ -43,16 +43,25 @@ pub(crate) async fn explained(
 }
 
 impl Explained {
+    pub(crate) fn new(conflict: Box<Conflict>, explanation: Explanation, next: String) -> Self {
+        Self { conflict, explanation: Box::new(explanation), next }
+    }
+
     /// In words, line by line.
     pub(crate) fn text(&self) -> String {
-        let Explanation { since, more, diff, merge, .. } = &*self.explanation;
-        let mut text = format!("conflict: {}; nothing was changed", self.conflict);
+        format!("{}\nnext: {}", Self::told(&self.conflict, &self.explanation), self.next)
+    }
+
+    /// What led to it.
+    pub(crate) fn told(conflict: &Conflict, explanation: &Explanation) -> String {
+        let Explanation { since, more, diff, merge, .. } = explanation;
+        let mut text = format!("conflict: {conflict}; nothing was changed");
         for since in since.iter().take(NAMED) {
             let _ = write!(text, "\n  {}", one(since));
         }
         let unnamed = since.len().saturating_sub(NAMED) as u64 + more;
         if unnamed > 0 {
-            let _ = write!(text, "\n  and {unnamed} more before; see `mutext history {}`", self.conflict.path);
+            let _ = write!(text, "\n  and {unnamed} more before; see `mutext history {}`", conflict.path);
         }
         if let Some(diff) = diff {
             let all = diff.to_string();
@@ -73,7 +82,6 @@ impl Explained {
             };
             let _ = write!(text, "\n  {fits}");
         }
-        let _ = write!(text, "\nnext: {}", self.next);
         text
     }
 

@@ -30,6 +30,12 @@ pub(crate) enum CliError {
         current.path, current.revision, current.author, current.revision, current.path
     )]
     PreconditionMissing { verb: &'static str, current: Box<Document> },
+    /// What was typed into an editor is not in the document.
+    #[error("{source}\nwhat you typed is kept in {file}")]
+    NotWritten { source: Box<CliError>, file: String },
+    /// The editor did not end well.
+    #[error("{0}")]
+    Editor(String),
     /// A conflict, with what led to it.
     #[error("{}", .0.text())]
     Conflict(Box<Explained>),
@@ -54,9 +60,9 @@ pub(crate) enum CliError {
     /// The command of `mutext lock` does not start.
     #[error("command {program:?} {}; see its name, its path and its permissions", not_started(source))]
     Command { program: String, source: io::Error },
-    /// A signal came before the command of `mutext lock` was started.
-    #[error("interrupted by {name} before the lock was granted; nothing is held")]
-    Interrupted { name: &'static str, number: u8 },
+    /// A signal came before the command was done.
+    #[error("interrupted by {name} {what}")]
+    Interrupted { name: &'static str, number: u8, what: &'static str },
     /// Another `mutext sync` works on the folder.
     #[error("another sync works on folder {0}: wait longer for it (MUTEXT_WAIT), or end it; nothing was changed")]
     SyncedElsewhere(String),
@@ -81,6 +87,8 @@ impl CliError {
             Self::Input(_) => ("bad_input", Exit::BadInput),
             Self::PreconditionMissing { .. } => ("precondition_required", Exit::Conflict),
             Self::Conflict(_) => ("conflict", Exit::Conflict),
+            Self::NotWritten { source, .. } => source.kind(),
+            Self::Editor(_) => ("editor", Exit::Trouble),
             Self::NotFound(_) => ("not_found", Exit::NotFound),
             Self::LeaseGone(_) | Self::LostWhileRunning { .. } => ("lease_lost", Exit::LeaseLost),
             Self::Command { source, .. } if source.kind() == io::ErrorKind::NotFound => {
@@ -97,6 +105,7 @@ impl CliError {
     pub(crate) fn exit_code(&self) -> u8 {
         match self {
             Self::Interrupted { number, .. } => 128 + number,
+            Self::NotWritten { source, .. } => source.exit_code(),
             other => other.kind().1.code(),
         }
     }
@@ -140,6 +149,14 @@ impl CliError {
                 json!({ "path": current.path, "current": document(current) })
             }
             Self::Conflict(explained) => explained.data(),
+            Self::NotWritten { source, file } => {
+                let mut data = match source.data() {
+                    Value::Object(data) => data,
+                    _ => Map::new(),
+                };
+                data.insert("kept".to_owned(), json!(file));
+                Value::Object(data)
+            }
             Self::LeaseGone(resources) | Self::LostWhileRunning { resources, .. } => json!({ "resources": resources }),
             _ => Value::Null,
         }

@@ -88,7 +88,8 @@ impl<'a> Input<'a> {
     }
 }
 
-fn utf8(bytes: Vec<u8>, name: &str) -> Result<String, CliError> {
+/// Text, or where it is none.
+pub(crate) fn utf8(bytes: Vec<u8>, name: &str) -> Result<String, CliError> {
     String::from_utf8(bytes).map_err(|error| {
         let at = error.utf8_error().valid_up_to();
         CliError::input(format!(

@@ -6,6 +6,7 @@
 //! | `config`, `config_file` | settings: flags, environment, file |
 //! | `documents`, `write` | reading documents, and writing them as a whole |
 //! | `edits`, `commits` | changing documents by what changes; several at once |
+//! | `edit` | a document in a person's editor |
 //! | `past` | what documents were |
 //! | `feed` | watching documents change |
 //! | `whole` | searching, exporting, importing and tending a context |
@@ -27,6 +28,7 @@ mod config_file;
 mod conflict;
 mod doctor;
 mod documents;
+mod edit;
 mod edits;
 mod error;
 mod exit;

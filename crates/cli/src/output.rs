@@ -89,6 +89,18 @@ impl Output {
         }
     }
 
+    /// Something that whoever sits at the terminal is to read before they decide.
+    pub(crate) fn say(self, text: &str) {
+        if !self.json {
+            to_stderr(&line(&printable(text)));
+        }
+    }
+
+    /// A question, whose answer follows on the same line.
+    pub(crate) fn ask(self, text: &str) {
+        to_stderr(text);
+    }
+
     /// Where something that goes on has begun.
     pub(crate) fn began(self, text: &str, data: &serde_json::Value) {
         if self.json {

@@ -237,6 +237,50 @@ async fn newest(context: &mutext::Context, path: &DocumentPath) -> Result<Revisi
     last.first().map(|last| last.revision).ok_or_else(|| missing(path, context))
 }
 
+pub(crate) async fn blame(args: BlameArgs, common: &Common) -> Result<ExitCode, CliError> {
+    let path = args.path;
+    let blame = common
+        .with_context(async |context| {
+            let blame = context.blame(path.clone()).await?;
+            blame.ok_or_else(|| missing(&path, &context))
+        })
+        .await?;
+    let by = |revision: &Revision| blame.revisions.get(revision);
+    let lines = blame.lines.iter().map(|line| {
+        let since = by(&line.by);
+        json!({
+            "at": line.at,
+            "text": line.text,
+            "revision": line.by,
+            "author": since.map(|since| &since.author),
+            "message": since.and_then(|since| since.message.as_ref()),
+            "written_at": since.map(|since| timestamp(since.written_at)),
+        })
+    });
+    let lines: Vec<Value> = lines.collect();
+    let answer = json!({ "path": path, "revision": blame.revision, "oldest": blame.oldest, "lines": lines });
+    common.out.answer(&answer, || {
+        let rows = blame.lines.iter().map(|line| {
+            let since = by(&line.by);
+            [
+                line.at.clone(),
+                line.by.to_string(),
+                since.map(|since| since.author.to_string()).unwrap_or_default(),
+                since.map(|since| moment(since.written_at)).unwrap_or_default(),
+                line.text.replace('\n', " "),
+            ]
+        });
+        common.out.table(["at", "revision", "author", "written", "text"], rows.collect())
+    })?;
+    if blame.oldest.0 > 1 {
+        let oldest = blame.oldest;
+        common
+            .out
+            .remark(&format!("revisions before {oldest} were not looked at: what {oldest} is named for may be older"));
+    }
+    Ok(Exit::Done.into())
+}
+
 pub(crate) async fn restore(args: RestoreArgs, common: &Common) -> Result<ExitCode, CliError> {
     let RestoreArgs { what, if_revision, overwrite, message } = args;
     let PathAt { path, revision } = what.clone();

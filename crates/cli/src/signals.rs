@@ -87,7 +87,13 @@ pub(crate) fn ended_by(signal: Signal) -> ExitCode {
     ExitCode::from(128 + u8::try_from(signal.as_raw()).unwrap_or(0))
 }
 
+/// A command that was ended before it was done.
 pub(crate) fn interrupted(signal: Signal) -> CliError {
+    interrupted_when(signal, "before it was done; nothing is held")
+}
+
+/// The same, with what it was at.
+pub(crate) fn interrupted_when(signal: Signal, what: &'static str) -> CliError {
     let name = PASSED_ON.iter().find(|(known, _)| *known == signal).map_or("a signal", |(_, name)| name);
-    CliError::Interrupted { name, number: u8::try_from(signal.as_raw()).unwrap_or(0) }
+    CliError::Interrupted { name, number: u8::try_from(signal.as_raw()).unwrap_or(0), what }
 }

@@ -76,6 +76,8 @@ pub(crate) struct SyncArgs {
     message: Option<String>,
 }
 
+/// What was done until then is done and written down.
+const HALFWAY: &str = "before all of it was alike; the next sync goes on";
 const EVERY_MIN: Duration = Duration::from_millis(100);
 
 fn every(text: &str) -> Result<Duration, String> {
@@ -146,7 +148,7 @@ async fn keep_alike(
 
 /// A sync that goes on until it is stopped has nothing to say then; another one says that it was not finished.
 fn stopped(signal: Signal, watch: bool) -> Result<ExitCode, CliError> {
-    if watch { Ok(signals::ended_by(signal)) } else { Err(signals::interrupted(signal)) }
+    if watch { Ok(signals::ended_by(signal)) } else { Err(signals::interrupted_when(signal, HALFWAY)) }
 }
 
 fn open(dir: &Path, common: &Common) -> Result<Folder, CliError> {
