@@ -43,7 +43,7 @@ impl Context {
         let Some(newest) = newest.filter(|newest| newest.content.is_some()) else { return Ok(None) };
         let last = newest.revision.0;
         let first = self.first_kept(&path, last).await?.max(last.saturating_sub(Self::BLAMED_MAX - 1));
-        let (mut blamer, mut from, mut revisions) = (Blamer::new(), first, BTreeMap::new());
+        let (mut blamer, mut from, mut revisions) = (Blamer::default(), first, BTreeMap::new());
         while from <= last {
             let to = (from + PAGE - 1).min(last);
             let mut page = self.page(&path, to + 1, PAGE as usize).await?;

@@ -197,7 +197,8 @@ impl Reading<'_> {
             _ => None,
         };
         let known = before.and_then(|past| Some((past.revision, past.content?)));
-        let shown = heavy(move || show(document, known.as_ref(), &self.what, self.from.map(|from| from.byte), self.budget));
+        let shown =
+            heavy(move || show(document, known.as_ref(), &self.what, self.from.map(|from| from.byte), self.budget));
         shown.await.map_err(|why| Error::Unviewable { path, why: Box::new(why) })
     }
 
