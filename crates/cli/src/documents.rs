@@ -11,14 +11,22 @@ use crate::error::{self, CliError};
 use crate::exit::Exit;
 use crate::inherited::Inherited;
 use crate::output::{Output, moment, timestamp};
+use crate::parts;
 
 /// Print a document
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  \
     mutext get plan.md\n  \
     mutext get tasks/17.json --json | jq .revision\n  \
-    mutext get plan.md --revision 2\n\n\
+    mutext get plan.md --revision 2\n  \
+    mutext get plan.md --if-revision 17\n  \
+    mutext get plan.md --outline\n  \
+    mutext get plan.md --section 'Plan/Phase 2' --budget 4000\n  \
+    mutext get board.json --pointer /tasks/3\n\n\
     The content is printed byte for byte; a terminal gets the line break that it may lack.\n\
+    --if-revision says which revision you still have before you: you are told that it is unchanged, or\n\
+    what changed, or, where that is shorter, all of it. A read that its --budget cut off says how to go\n\
+    on, in the same revision, whatever was written meanwhile.\n\
     Inside `mutext lock` it is read under the lease: older holders can no longer write it.")]
 pub(crate) struct GetArgs {
     /// The document, as in plan.md or tasks/17
@@ -26,6 +34,8 @@ pub(crate) struct GetArgs {
     /// This revision instead of the last
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     revision: Option<u64>,
+    #[command(flatten)]
+    part: parts::PartArgs,
 }
 
 /// List documents
@@ -38,12 +48,13 @@ pub(crate) struct LsArgs {
 }
 
 pub(crate) async fn get(args: GetArgs, common: &Common) -> Result<ExitCode, CliError> {
-    let GetArgs { path, revision } = args;
+    let GetArgs { path, revision, part } = args;
     let fence = Inherited::covering(&path, common)?;
     common
         .with_context(async |context| {
             let document = match (revision, &fence) {
                 (Some(revision), _) => return past(&context, &path, revision, common.out).await,
+                _ if part.is_given() => return parts::get(&path, &part, fence.as_ref(), &context, common.out).await,
                 (None, Some(fence)) => context.get_under(&path, fence).await?,
                 (None, None) => context.get(&path).await?,
             };

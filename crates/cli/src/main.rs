@@ -6,6 +6,7 @@
 //! | `config`, `config_file` | settings: flags, environment, file |
 //! | `documents`, `write` | reading documents, and writing them as a whole |
 //! | `edits`, `commits` | changing documents by what changes; several at once |
+//! | `parts` | reading less than a whole document |
 //! | `edit` | a document in a person's editor |
 //! | `past` | what documents were |
 //! | `feed` | watching documents change |
@@ -42,6 +43,7 @@ mod locks;
 mod log;
 mod metrics;
 mod output;
+mod parts;
 mod past;
 mod said;
 mod signals;

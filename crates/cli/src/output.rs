@@ -96,11 +96,6 @@ impl Output {
         }
     }
 
-    /// A question, whose answer follows on the same line.
-    pub(crate) fn ask(self, text: &str) {
-        to_stderr(text);
-    }
-
     /// Where something that goes on has begun.
     pub(crate) fn began(self, text: &str, data: &serde_json::Value) {
         if self.json {
@@ -127,6 +122,11 @@ impl Output {
         let chain = error.chain().join("\n  caused by: ");
         to_stderr(&format!("{} {}\n", paint("error:", "1;31"), printable(&chain)));
     }
+}
+
+/// A question at the terminal, whose answer follows on the same line.
+pub(crate) fn question(text: &str) {
+    to_stderr(text);
 }
 
 /// Whether there is still somebody who reads.

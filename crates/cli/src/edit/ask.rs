@@ -2,7 +2,7 @@
 
 use std::io::{self, IsTerminal};
 
-use crate::output::Output;
+use crate::output::{Output, question};
 
 /// What a person wants.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,10 +24,10 @@ pub(super) fn can_ask(out: Output) -> bool {
 
 /// Asks until an answer is one of `choices`, each of which is named by its first letter. Where nobody answers, nothing is
 /// written.
-pub(super) async fn ask(choices: &'static [(&'static str, Choice)], out: Output) -> Choice {
+pub(super) async fn ask(choices: &[(&'static str, Choice)]) -> Choice {
     loop {
         let words: Vec<String> = choices.iter().map(|(word, _)| shown(word)).collect();
-        out.ask(&format!("{}? ", words.join(", ")));
+        question(&format!("{}? ", words.join(", ")));
         // Read by a thread: a signal still ends the wait.
         let line = tokio::task::spawn_blocking(|| {
             let mut line = String::new();

@@ -213,8 +213,7 @@ impl<'a> Session<'a> {
             CliError::Library(Error::Conflict(conflict)) => self.reconcile(conflict, draft).await,
             CliError::Library(Error::Erosion(erosion)) if self.may_ask() => {
                 self.common.out.say(&format!("{erosion}"));
-                match ask(&[("write it", Choice::Write), ("edit again", Choice::Again), ABANDON], self.common.out).await
-                {
+                match ask(&[("write it", Choice::Write), ("edit again", Choice::Again), ABANDON]).await {
                     Choice::Write => match self.write(self.content(draft)?, true).await {
                         Ok(ended) => Ok(Some(ended)),
                         Err(CliError::Library(Error::Conflict(conflict))) => self.reconcile(conflict, draft).await,
@@ -226,7 +225,7 @@ impl<'a> Session<'a> {
             }
             problem @ CliError::Input(_) if self.may_ask() => {
                 self.common.out.say(&problem.to_string());
-                match ask(&[("edit again", Choice::Again), ABANDON], self.common.out).await {
+                match ask(&[("edit again", Choice::Again), ABANDON]).await {
                     Choice::Again => Ok(None),
                     _ => Err(problem),
                 }
@@ -306,12 +305,12 @@ impl<'a> Session<'a> {
         let out = self.common.out;
         out.say(&Explained::told(conflict, explanation));
         if explanation.current.is_none() {
-            return ask(&[("write it anew", Choice::Write), ABANDON], out).await;
+            return ask(&[("write it anew", Choice::Write), ABANDON]).await;
         }
         if clean {
-            return ask(&[("merge", Choice::Merge), ("edit again with both", Choice::Again), ABANDON], out).await;
+            return ask(&[("merge", Choice::Merge), ("edit again with both", Choice::Again), ABANDON]).await;
         }
-        ask(&[("edit again with both", Choice::Again), ABANDON], out).await
+        ask(&[("edit again with both", Choice::Again), ABANDON]).await
     }
 
     /// The draft gets both changes, with marks where they contradict each other; what was typed is kept beside it.
