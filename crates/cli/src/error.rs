@@ -4,7 +4,8 @@ use std::error::Error as _;
 use std::io;
 
 use mutext::{
-    Conflict, Document, EditError, Effect, EngineError, Error, Holding, Kind, Knot, Loss, Obstacle, Resource, Waiter,
+    Conflict, Document, EditError, Effect, EngineError, Error, Holding, Kind, Knot, Loss, Obstacle, Resource, ViewError,
+    Waiter,
 };
 use serde_json::{Map, Value, json};
 
@@ -180,6 +181,12 @@ fn library_kind(error: &Error) -> (&'static str, Exit) {
         Error::Engine(_) => ("engine", Exit::Trouble),
         Error::TooLarge { .. } => ("too_large", Exit::BadInput),
         Error::EditFailed { failed, .. } => edit_kind(&failed.source),
+        Error::Unviewable { why, .. } => match **why {
+            ViewError::NoSuchSection { .. } | ViewError::NoSuchValue { .. } | ViewError::NoSuchLines { .. } => {
+                ("not_found", Exit::NotFound)
+            }
+            _ => ("bad_input", Exit::BadInput),
+        },
         Error::PreconditionRequired { .. } => ("precondition_required", Exit::Conflict),
         Error::Erosion(_) => ("erosion", Exit::Conflict),
         Error::NoRevision { .. } => ("not_found", Exit::NotFound),

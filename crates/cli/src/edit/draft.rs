@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use mutext::DocumentPath;
@@ -24,7 +25,9 @@ impl Draft {
     /// A draft of the document at `path`, readable to nobody else.
     pub(super) fn new(path: &DocumentPath, text: &str) -> Result<Self, CliError> {
         let base = base();
-        let made = tempfile::Builder::new().prefix("mutext-edit-").tempdir_in(&base).map(tempfile::TempDir::keep);
+        let mut builder = tempfile::Builder::new();
+        builder.prefix("mutext-edit-").permissions(fs::Permissions::from_mode(0o700));
+        let made = builder.tempdir_in(&base).map(tempfile::TempDir::keep);
         let dir = made.map_err(|source| trouble(&base, source))?;
         // Its own name, by which an editor knows what it is.
         let name = path.as_str().rsplit('/').next().unwrap_or_default();

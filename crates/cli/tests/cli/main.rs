@@ -4,9 +4,12 @@
 
 mod bad_input;
 mod documents;
+mod editing;
+mod edits;
 mod locks;
 mod monitoring;
 mod nested;
+mod past;
 mod place;
 mod running;
 mod settings;
