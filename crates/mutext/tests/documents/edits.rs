@@ -134,3 +134,42 @@ pub(crate) async fn a_document_is_gone_when_its_time_is_up(place: &Place) {
     assert_eq!((edited.base, edited.content.unwrap().as_str()), (None, "anew\n"));
     assert_eq!(anna.tend().await.unwrap().expired, 1);
 }
+
+pub(crate) async fn edits_under_a_lease_are_refused_once_that_is_lost(place: &Place) {
+    let (anna, bert) = (place.agent("anna"), place.other("bert"));
+    let guard = anna.lock("notes/").await.unwrap();
+    let edited = guard.edit("notes/plan.md", [append("one")]).message("mine").await.unwrap();
+    assert_eq!(edited.revision, Revision(1));
+    // Somebody writes past the lock: that is not lost.
+    bert.put("notes/plan.md", "one\npast\n", Precondition::Any).await.unwrap();
+    guard.edit("notes/plan.md", [append("two")]).await.unwrap();
+    assert_eq!(text(&bert, "notes/plan.md").await, "one\npast\ntwo\n");
+    let outside = guard.edit("other.md", [append("x")]).await;
+    assert!(matches!(outside, Err(Error::NotCovered { .. })), "{outside:?}");
+
+    // What runs under the lease in another process has its fence alone.
+    let fence = guard.fence();
+    let path = || mutext::DocumentPath::new("notes/plan.md").unwrap();
+    bert.edit("notes/plan.md", [append("three")]).under(fence.clone()).await.unwrap();
+    let parts = || [mutext::Part::edit(path(), [append("four")])];
+    bert.change_all(parts()).under(fence.clone()).await.unwrap();
+    let read = bert.get("notes/plan.md").await.unwrap().unwrap();
+    let whole = format!("{}five\n", read.content.as_str());
+    bert.write("notes/plan.md", whole.as_str()).at(read.revision).under(fence.clone()).await.unwrap();
+
+    bert.revoke(fence_lease(&guard), "for a test").await.unwrap();
+    let late = [
+        guard.edit("notes/plan.md", [append("late")]).await.map(drop),
+        bert.edit("notes/plan.md", [append("late")]).under(fence.clone()).await.map(drop),
+        bert.change_all(parts()).under(fence.clone()).await.map(drop),
+        bert.write("notes/plan.md", "late").overwrite().allow_shrink().under(fence).await.map(drop),
+    ];
+    for late in late {
+        assert!(matches!(late, Err(Error::LeaseLost { .. })), "{late:?}");
+    }
+    assert_eq!(text(&bert, "notes/plan.md").await, whole);
+}
+
+fn fence_lease(guard: &mutext::LockGuard) -> mutext::LeaseId {
+    guard.lease().id()
+}
