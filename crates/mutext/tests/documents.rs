@@ -51,7 +51,8 @@ on_both_stores! {
         edits_that_change_nothing_keep_the_revision,
         appends_side_by_side_are_all_there,
         a_document_is_gone_when_its_time_is_up,
-        edits_under_a_lease_are_refused_once_that_is_lost;
+        edits_under_a_lease_are_refused_once_that_is_lost,
+        an_edit_that_was_dropped_happens_once_when_it_is_asked_for_again;
     writes:
         a_whole_document_needs_a_word_on_what_it_replaces,
         a_write_says_what_it_did,

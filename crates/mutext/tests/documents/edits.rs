@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use mutext::{Content, Context, Edit, Error, Expiry, Precondition, Revision, Strategy, Which};
 
-use crate::common::eventually;
+use crate::common::{eventually, poll_then_drop};
 use crate::place::Place;
 
 pub(crate) fn append(text: &str) -> Edit {
@@ -172,4 +172,31 @@ pub(crate) async fn edits_under_a_lease_are_refused_once_that_is_lost(place: &Pl
 
 fn fence_lease(guard: &mutext::LockGuard) -> mutext::LeaseId {
     guard.lease().id()
+}
+
+pub(crate) async fn an_edit_that_was_dropped_happens_once_when_it_is_asked_for_again(place: &Place) {
+    const ROUNDS: usize = 60;
+    let (anna, bert) = (place.agent("anna"), place.other("bert"));
+    let (ttl, wait) = (anna.settings().ttl, anna.settings().wait);
+    let strategies = [Strategy::CompareAndSet, Strategy::Lease { ttl, wait }, Strategy::Adaptive { ttl, wait }];
+    let mut dropped = 0;
+    for round in 0..ROUNDS {
+        let entry = format!("entry {round}");
+        let edit = || {
+            let edit = anna.edit("log.md", [append(&entry)]).strategy(strategies[round % 3]);
+            edit.key(entry.replace(' ', "-").as_str().try_into().unwrap())
+        };
+        let polls = u32::try_from(round * 7 % 20).unwrap();
+        let pause = Duration::from_micros(u64::try_from(round * 37 % 500).unwrap());
+        dropped += usize::from(poll_then_drop(edit().make(), polls, pause).await.is_none());
+        bert.edit("log.md", [append(&format!("other {round}"))]).await.unwrap();
+        edit().await.unwrap();
+    }
+    assert!(dropped > 10, "only {dropped} were dropped on their way");
+    let text = text(&anna, "log.md").await;
+    for round in 0..ROUNDS {
+        let count = text.lines().filter(|line| *line == format!("entry {round}")).count();
+        assert_eq!(count, 1, "entry {round}");
+    }
+    eventually("no lock is left", async || anna.locks().await.unwrap().holdings.is_empty()).await;
 }
