@@ -4,6 +4,7 @@
 //! `cargo bench -p mutext --bench edit` fails where an edit costs more than three times the bare way, or where
 //! listing takes memory that grows with the number of documents.
 
+use std::fmt::Write as _;
 use std::time::{Duration, Instant};
 
 use mutext::{
@@ -29,7 +30,8 @@ fn large(mark: &str) -> String {
             text.push_str(mark);
             text.push('\n');
         }
-        text.push_str(&format!("line {number:06}: something that an agent noted down\n"));
+        // A String takes all that is written to it.
+        let _ = writeln!(text, "line {number:06}: something that an agent noted down");
         number += 1;
     }
     text

@@ -344,10 +344,9 @@ impl Context {
     /// With an idempotency key, a retry after a lost answer happens once and returns the first answer.
     pub async fn commit(&self, commit: Commit) -> Result<Committed, Error> {
         let fence = commit.fence.clone();
-        match (self.try_commit(commit).await?, fence) {
-            (Outcome::Committed(committed), _) => Ok(committed),
-            (Outcome::Refused(refusal), Some(fence)) => Err(refused_under(&fence, refusal)),
-            (Outcome::Refused(refusal), None) => Err(refused(refusal)),
+        match self.try_commit(commit).await? {
+            Outcome::Committed(committed) => Ok(committed),
+            Outcome::Refused(refusal) => Err(refused_by(fence.as_ref(), refusal)),
         }
     }
 
@@ -524,6 +523,14 @@ pub(crate) fn refused(refusal: Refusal) -> Error {
             loss: Loss::Superseded,
             current: fenced.current.map(Box::new),
         },
+    }
+}
+
+/// The same, of what was made under a lease, or without.
+pub(crate) fn refused_by(fence: Option<&Fence>, refusal: Refusal) -> Error {
+    match fence {
+        Some(fence) => refused_under(fence, refusal),
+        None => refused(refusal),
     }
 }
 

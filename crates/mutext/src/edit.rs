@@ -1,19 +1,19 @@
 //! Editing a document by what changes: operations, which are made again on what is there now, never snapshots.
 
-use std::future::ready;
+use std::future::{Ready, ready};
 use std::pin::Pin;
 use std::time::Duration;
 
 use mutext_contract::{
-    Action, Change, Commit, Content, Cursor, Document, DocumentPath, Expiry, IdempotencyKey, Outcome, Precondition,
-    Revision, Wait,
+    Action, Change, Commit, Content, Cursor, Deadline, Document, DocumentPath, Expiry, Fence, IdempotencyKey, Outcome,
+    Precondition, Revision, Wait,
 };
 use mutext_edit::{Edit, apply_all};
 use serde::Serialize;
 
 use crate::context::{only, refused};
-use crate::update::Wording;
-use crate::{Context, Error, Strategy, UpdateOptions};
+use crate::update::{Wording, back_off};
+use crate::{Context, Error, LockGuard, Strategy, UpdateOptions, Updated};
 
 /// Edits of one document, to be awaited or said more of first.
 ///
@@ -32,6 +32,18 @@ pub struct Editing<'a> {
     options: UpdateOptions,
     key: Option<IdempotencyKey>,
     expiry: Expiry,
+    through: Through<'a>,
+}
+
+/// Under which lease edits are made.
+#[derive(Debug)]
+enum Through<'a> {
+    /// As the strategy says.
+    Strategy,
+    /// One that this process holds.
+    Guard(&'a LockGuard),
+    /// One that it may not hold itself.
+    Fence(Fence),
 }
 
 /// Edits that were made.
@@ -93,7 +105,32 @@ impl Context {
             options: UpdateOptions { strategy, patience: settings.patience, message: None },
             key: None,
             expiry: Expiry::Keep,
+            through: Through::Strategy,
         }
+    }
+
+    /// What is there, read under a lease or without.
+    pub(crate) async fn get_for(&self, path: &DocumentPath, fence: Option<&Fence>) -> Result<Option<Document>, Error> {
+        match fence {
+            Some(fence) => self.get_under(path.as_str(), fence).await,
+            None => self.get_by(path, self.deadline()).await,
+        }
+    }
+}
+
+impl LockGuard {
+    /// Makes `edits` of the document at `path`, under this lease: await it, or adjust it first. Should somebody write
+    /// past the lock, they are made again on what is there then.
+    ///
+    /// Errors as [`Editing::make`] does, with [`Error::LeaseLost`] where the lease has passed on, and with
+    /// [`Error::NotCovered`] outside its resources.
+    pub fn edit<P>(&self, path: P, edits: impl IntoIterator<Item = Edit>) -> Editing<'_>
+    where
+        P: TryInto<DocumentPath>,
+        Error: From<P::Error>,
+    {
+        let editing = self.context().edit(path, edits);
+        Editing { through: Through::Guard(self), ..editing }
     }
 }
 
@@ -107,7 +144,7 @@ struct Intent<'a> {
     message: Option<&'a str>,
 }
 
-impl<'a> Editing<'a> {
+impl Editing<'_> {
     /// Why, for the history.
     pub fn message(mut self, message: impl Into<String>) -> Self {
         self.options.message = Some(message.into());
@@ -141,6 +178,12 @@ impl<'a> Editing<'a> {
     /// Only on this revision: where another is there, it is a conflict, and nothing is tried again.
     pub const fn at(mut self, revision: Revision) -> Self {
         self.at = Some(revision);
+        self
+    }
+
+    /// Under a lease that this process may not hold itself: refused where a later holder has been there.
+    pub fn under(mut self, fence: Fence) -> Self {
+        self.through = Through::Fence(fence);
         self
     }
 
@@ -180,7 +223,10 @@ impl<'a> Editing<'a> {
             latest = (document.map(|document| document.content), edited.as_ref().ok().cloned());
             ready(edited)
         };
-        let updated = self.context.update_as(path.clone(), &self.options, wording, change).await?;
+        let updated = match &self.through {
+            Through::Strategy => self.context.update_as(path.clone(), &self.options, wording, change).await?,
+            through => self.under_lease(through, path, wording, change).await?,
+        };
         let (before, content) = if updated.replayed { (None, None) } else { latest };
         Ok(Edited {
             revision: updated.revision,
@@ -192,6 +238,48 @@ impl<'a> Editing<'a> {
             before,
             content,
         })
+    }
+
+    /// The same under a lease that is held already; only those without the lock can be faster.
+    async fn under_lease(
+        &self,
+        through: &Through<'_>,
+        path: &DocumentPath,
+        wording: &Wording,
+        mut change: impl FnMut(Option<Document>) -> Ready<Result<Content, Error>>,
+    ) -> Result<Updated, Error> {
+        let deadline = Deadline::after(self.options.patience);
+        let context = self.context.by(deadline);
+        let mut attempts = 0;
+        loop {
+            attempts += 1;
+            let document = match through {
+                Through::Guard(guard) => guard.get(path.as_str()).await?,
+                Through::Fence(fence) => context.get_under(path.as_str(), fence).await?,
+                Through::Strategy => context.get_by(path, deadline).await?,
+            };
+            let base = document.as_ref().map(|document| document.revision);
+            let precondition = Precondition::unchanged(document.as_ref());
+            let content = change(document).await?;
+            let mut commit = Commit::new(self.context.agent().clone()).put(path.clone(), content, precondition);
+            commit.message.clone_from(&self.options.message);
+            wording.told_of(&mut commit);
+            let outcome = match through {
+                Through::Guard(guard) => guard.commit_through(&context, commit).await,
+                Through::Fence(fence) => context.commit(commit.fenced_by(fence.clone())).await,
+                Through::Strategy => context.commit(commit).await,
+            };
+            let conflict = match outcome {
+                Ok(committed) => return Ok(Updated::without_wait(&committed, base, attempts)),
+                Err(Error::Conflict(conflict)) => conflict,
+                Err(error) => return Err(error),
+            };
+            if deadline.has_passed() {
+                let (limit, last) = (self.options.patience, Box::new(Error::Conflict(conflict)));
+                return Err(Error::RetriesExhausted { path: path.clone(), attempts, limit, last });
+            }
+            back_off(attempts, deadline).await;
+        }
     }
 
     fn applied(&self, path: &DocumentPath, document: Option<&Document>) -> Result<Content, Error> {

@@ -84,14 +84,12 @@ impl Context {
     ) -> Result<Written, Error> {
         let past = self.kept(path.clone(), revision).await?;
         let message = message.map_or_else(|| format!("restore revision {revision}"), str::to_owned);
-        match past.content {
-            // Whoever names a revision has seen how long it is.
-            Some(content) => self.write(path, content).precondition(precondition).allow_shrink().message(message).await,
-            None => {
-                let commit = Commit::new(self.agent().clone()).delete(path, precondition).message(message);
-                self.commit(commit).await.map(|committed| Written::deleted(&committed))
-            }
-        }
+        let Some(content) = past.content else {
+            let commit = Commit::new(self.agent().clone()).delete(path, precondition).message(message);
+            return self.commit(commit).await.map(|committed| Written::deleted(&committed));
+        };
+        // Whoever names a revision has seen how long it is.
+        self.write(path, content).precondition(precondition).allow_shrink().message(message).await
     }
 
     /// Deletes the document at `path` with all that it ever held, for good, and leaves a tombstone: a last revision that

@@ -4,13 +4,13 @@ use std::collections::HashMap;
 use std::pin::Pin;
 
 use mutext_contract::{
-    Action, Change, Commit, Content, Cursor, Document, DocumentPath, Expiry, IdempotencyKey, Outcome, Precondition,
-    Refusal, Revision,
+    Action, Change, Commit, Content, Cursor, Document, DocumentPath, Expiry, Fence, IdempotencyKey, Outcome,
+    Precondition, Refusal, Revision,
 };
 use mutext_edit::Edit;
 use serde::Serialize;
 
-use crate::context::refused;
+use crate::context::refused_by;
 use crate::edit::applied;
 use crate::update::back_off;
 use crate::{Context, Error};
@@ -52,6 +52,7 @@ pub struct Changes<'a> {
     parts: Vec<Part>,
     message: Option<String>,
     key: Option<IdempotencyKey>,
+    fence: Option<Fence>,
 }
 
 /// Changes that were made.
@@ -164,7 +165,7 @@ impl Context {
     /// # }
     /// ```
     pub fn change_all(&self, parts: impl IntoIterator<Item = Part>) -> Changes<'_> {
-        Changes { context: self, parts: parts.into_iter().collect(), message: None, key: None }
+        Changes { context: self, parts: parts.into_iter().collect(), message: None, key: None, fence: None }
     }
 }
 
@@ -178,6 +179,13 @@ impl Changes<'_> {
     /// Names the intention: the same changes under the same key are made once, however often they are asked for.
     pub fn key(mut self, key: IdempotencyKey) -> Self {
         self.key = Some(key);
+        self
+    }
+
+    /// Under a lease that this process may not hold itself: refused where a later holder has been there. It must cover
+    /// every document.
+    pub fn under(mut self, fence: Fence) -> Self {
+        self.fence = Some(fence);
         self
     }
 
@@ -204,7 +212,7 @@ impl Changes<'_> {
                     return Ok(Changed { cursor, revisions, replayed, attempts });
                 }
                 Outcome::Refused(Refusal::Conflict(conflict)) => conflict,
-                Outcome::Refused(refusal) => return Err(refused(refusal)),
+                Outcome::Refused(refusal) => return Err(refused_by(self.fence.as_ref(), refusal)),
             };
             let path = conflict.path.clone();
             let is_retried = self.parts.iter().any(|part| part.path == path && part.is_retried());
@@ -233,7 +241,7 @@ impl Changes<'_> {
                 Doing::Edit(edits) => {
                     let document = match known.get(&part.path) {
                         Some(document) => document.clone(),
-                        None => context.get(part.path.clone()).await?,
+                        None => context.get_for(&part.path, self.fence.as_ref()).await?,
                     };
                     let content = part.edited(edits, document.as_ref())?;
                     let precondition = Precondition::unchanged(document.as_ref());
@@ -256,6 +264,7 @@ impl Changes<'_> {
         commit.message.clone_from(&self.message);
         commit.key.clone_from(&self.key);
         commit.intent = intent;
+        commit.fence.clone_from(&self.fence);
         commit
     }
 
@@ -271,7 +280,7 @@ impl Changes<'_> {
                 Ok(Some(Changed { cursor, revisions, replayed, attempts: 1 }))
             }
             Outcome::Refused(Refusal::Conflict(_)) => Ok(None),
-            Outcome::Refused(refusal) => Err(refused(refusal)),
+            Outcome::Refused(refusal) => Err(refused_by(self.fence.as_ref(), refusal)),
         }
     }
 

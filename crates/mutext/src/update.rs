@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use mutext_contract::{
-    Commit, Content, Cursor, Deadline, Document, DocumentPath, Expiry, FencingToken, IdempotencyKey, Precondition,
-    Resource, Revision, Ttl, Wait,
+    Commit, Committed, Content, Cursor, Deadline, Document, DocumentPath, Expiry, FencingToken, IdempotencyKey,
+    Precondition, Resource, Revision, Ttl, Wait,
 };
 use tokio::time::Instant;
 
@@ -67,6 +67,21 @@ pub struct Updated {
     pub attempts: u32,
     /// How long it waited for its lease, in the attempt that succeeded; `None` by compare-and-set.
     pub waited: Option<Duration>,
+}
+
+impl Updated {
+    /// One that waited for no lease of its own.
+    pub(crate) fn without_wait(committed: &Committed, base: Option<Revision>, attempts: u32) -> Self {
+        Self {
+            revision: crate::context::only(committed),
+            cursor: committed.cursor,
+            token: None,
+            base,
+            replayed: committed.replayed,
+            attempts,
+            waited: None,
+        }
+    }
 }
 
 impl Context {

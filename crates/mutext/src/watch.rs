@@ -7,13 +7,14 @@ use std::collections::VecDeque;
 use std::pin::Pin;
 use std::time::Duration;
 
-use mutext_contract::{CommitRecord, Cursor, Deadline, PathPrefix, TroubleKind};
+use mutext_contract::{CommitRecord, Cursor, Deadline, EngineError, PathPrefix, TroubleKind};
 use tokio::time::Instant;
 
 use crate::{Context, Error};
 
-/// How long one question waits for the next commit; then it is asked again.
-const QUESTION: Duration = Duration::from_secs(20);
+/// How long one question waits for the next commit; then it is asked again. A store that went away is known to have
+/// only then, and after its own patience with what it waits for.
+const QUESTION: Duration = Duration::from_secs(5);
 /// The pauses between questions while the store is away, at first and at most.
 const PAUSE_MIN: Duration = Duration::from_millis(50);
 const PAUSE_MAX: Duration = Duration::from_secs(5);
@@ -135,7 +136,7 @@ impl Watcher {
     /// says so; for longer than the patience, the store's error is returned.
     pub async fn next(&mut self) -> Result<CommitRecord, Error> {
         loop {
-            if let Some(commit) = self.next_by(Deadline::after(QUESTION)).await? {
+            if let Some(commit) = self.next_by(self.question()).await? {
                 return Ok(commit);
             }
         }
@@ -145,7 +146,7 @@ impl Watcher {
     pub async fn next_within(&mut self, wait: Duration) -> Result<Option<CommitRecord>, Error> {
         let deadline = Deadline::after(wait);
         loop {
-            let question = deadline.min(Deadline::after(QUESTION));
+            let question = deadline.min(self.question());
             if let Some(commit) = self.next_by(question).await? {
                 return Ok(Some(commit));
             }
@@ -155,16 +156,20 @@ impl Watcher {
         }
     }
 
+    fn question(&self) -> Deadline {
+        Deadline::after(QUESTION.min(self.patience))
+    }
+
     async fn next_by(&mut self, deadline: Deadline) -> Result<Option<CommitRecord>, Error> {
         if let Some(commit) = self.kept.pop_front() {
             self.cursor = commit.cursor;
             return Ok(Some(commit));
         }
-        let (context, after) = (&self.context, self.read);
+        let (context, after, asked) = (&self.context, self.read, Instant::now());
         let page = match context.store().changes(context.name(), after, self.buffer, deadline).await {
             Ok(feed) => feed.page().map_err(|oldest| Error::CursorGone { after, oldest })?,
             Err(trouble) => {
-                self.is_away(trouble, deadline).await?;
+                self.is_away(trouble, asked, deadline).await?;
                 return Ok(None);
             }
         };
@@ -186,11 +191,11 @@ impl Watcher {
     }
 
     /// Waits a moment before the store is asked again; gives up once it has been away for too long.
-    async fn is_away(&mut self, trouble: mutext_contract::EngineError, deadline: Deadline) -> Result<(), Error> {
+    async fn is_away(&mut self, trouble: EngineError, asked: Instant, deadline: Deadline) -> Result<(), Error> {
         if !matches!(trouble.kind, TroubleKind::Unavailable | TroubleKind::Busy) {
             return Err(trouble.into());
         }
-        let (since, failed) = self.away.get_or_insert_with(|| (Instant::now(), 0));
+        let (since, failed) = self.away.get_or_insert((asked, 0));
         *failed += 1;
         if *failed == 1 {
             tracing::warn!(context = %self.context.name(), %trouble, "the documents cannot be watched; trying again");

@@ -3,14 +3,14 @@
 use std::pin::Pin;
 
 use mutext_contract::{
-    Action, Change, Commit, Committed, Conflict, Content, Cursor, Deadline, DocumentPath, Expiry, IdempotencyKey, Kind,
-    Outcome, Precondition, Refusal, Revision,
+    Action, Change, Commit, Committed, Conflict, Content, Cursor, Deadline, DocumentPath, Expiry, Fence,
+    IdempotencyKey, Kind, Outcome, Precondition, Refusal, Revision,
 };
 use mutext_edit::Diff;
 use serde::Serialize;
 
 use crate::conflict::CleanMerge;
-use crate::context::{only, refused};
+use crate::context::{only, refused_by};
 use crate::update::back_off;
 use crate::{Context, Error};
 
@@ -31,6 +31,7 @@ pub struct Writing<'a> {
     message: Option<String>,
     key: Option<IdempotencyKey>,
     expiry: Expiry,
+    fence: Option<Fence>,
 }
 
 /// A write that happened.
@@ -111,6 +112,7 @@ impl Context {
             message: None,
             key: None,
             expiry: Expiry::Keep,
+            fence: None,
         }
     }
 }
@@ -169,6 +171,12 @@ impl Writing<'_> {
         self
     }
 
+    /// Under a lease that this process may not hold itself: refused where a later holder has been there.
+    pub fn under(mut self, fence: Fence) -> Self {
+        self.fence = Some(fence);
+        self
+    }
+
     /// Writes.
     ///
     /// Errors: [`Error::Conflict`], which carries what is there; [`Error::PreconditionRequired`];
@@ -192,7 +200,7 @@ impl Writing<'_> {
         match context.try_commit(commit.clone()).await? {
             Outcome::Committed(committed) => Ok(written(&committed, before)),
             Outcome::Refused(Refusal::Conflict(conflict)) => self.after(&context, commit, conflict, deadline).await,
-            Outcome::Refused(refusal) => Err(refused(refusal)),
+            Outcome::Refused(refusal) => Err(refused_by(self.fence.as_ref(), refusal)),
         }
     }
 
@@ -230,7 +238,7 @@ impl Writing<'_> {
                     return Ok(written);
                 }
                 Outcome::Refused(Refusal::Conflict(again)) => conflict = again,
-                Outcome::Refused(refusal) => return Err(refused(refusal)),
+                Outcome::Refused(refusal) => return Err(refused_by(self.fence.as_ref(), refusal)),
             }
             if deadline.has_passed() {
                 break;
@@ -273,6 +281,7 @@ impl Writing<'_> {
         commit.message.clone_from(&self.message);
         commit.key.clone_from(&self.key);
         commit.intent = intent;
+        commit.fence.clone_from(&self.fence);
         commit
     }
 }

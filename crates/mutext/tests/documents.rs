@@ -1,5 +1,7 @@
 //! What agents do with documents, on both stores: edits, whole writes, conflicts, reads, watching, pasts and archives.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 #[path = "documents/archives.rs"]
 mod archives;
 mod common;
@@ -48,7 +50,9 @@ on_both_stores! {
         edits_for_a_revision_are_not_tried_again,
         edits_that_change_nothing_keep_the_revision,
         appends_side_by_side_are_all_there,
-        a_document_is_gone_when_its_time_is_up;
+        a_document_is_gone_when_its_time_is_up,
+        edits_under_a_lease_are_refused_once_that_is_lost,
+        an_edit_that_was_dropped_happens_once_when_it_is_asked_for_again;
     writes:
         a_whole_document_needs_a_word_on_what_it_replaces,
         a_write_says_what_it_did,

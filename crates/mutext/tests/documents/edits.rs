@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use mutext::{Content, Context, Edit, Error, Expiry, Precondition, Revision, Strategy, Which};
 
-use crate::common::eventually;
+use crate::common::{eventually, poll_then_drop};
 use crate::place::Place;
 
 pub(crate) fn append(text: &str) -> Edit {
@@ -133,4 +133,70 @@ pub(crate) async fn a_document_is_gone_when_its_time_is_up(place: &Place) {
     let edited = anna.edit("scratch", [append("anew")]).await.unwrap();
     assert_eq!((edited.base, edited.content.unwrap().as_str()), (None, "anew\n"));
     assert_eq!(anna.tend().await.unwrap().expired, 1);
+}
+
+pub(crate) async fn edits_under_a_lease_are_refused_once_that_is_lost(place: &Place) {
+    let (anna, bert) = (place.agent("anna"), place.other("bert"));
+    let guard = anna.lock("notes/").await.unwrap();
+    let edited = guard.edit("notes/plan.md", [append("one")]).message("mine").await.unwrap();
+    assert_eq!(edited.revision, Revision(1));
+    // Somebody writes past the lock: that is not lost.
+    bert.put("notes/plan.md", "one\npast\n", Precondition::Any).await.unwrap();
+    guard.edit("notes/plan.md", [append("two")]).await.unwrap();
+    assert_eq!(text(&bert, "notes/plan.md").await, "one\npast\ntwo\n");
+    let outside = guard.edit("other.md", [append("x")]).await;
+    assert!(matches!(outside, Err(Error::NotCovered { .. })), "{outside:?}");
+
+    // What runs under the lease in another process has its fence alone.
+    let fence = guard.fence();
+    let path = || mutext::DocumentPath::new("notes/plan.md").unwrap();
+    bert.edit("notes/plan.md", [append("three")]).under(fence.clone()).await.unwrap();
+    let parts = || [mutext::Part::edit(path(), [append("four")])];
+    bert.change_all(parts()).under(fence.clone()).await.unwrap();
+    let read = bert.get("notes/plan.md").await.unwrap().unwrap();
+    let whole = format!("{}five\n", read.content.as_str());
+    bert.write("notes/plan.md", whole.as_str()).at(read.revision).under(fence.clone()).await.unwrap();
+
+    bert.revoke(fence_lease(&guard), "for a test").await.unwrap();
+    let late = [
+        guard.edit("notes/plan.md", [append("late")]).await.map(drop),
+        bert.edit("notes/plan.md", [append("late")]).under(fence.clone()).await.map(drop),
+        bert.change_all(parts()).under(fence.clone()).await.map(drop),
+        bert.write("notes/plan.md", "late").overwrite().allow_shrink().under(fence).await.map(drop),
+    ];
+    for late in late {
+        assert!(matches!(late, Err(Error::LeaseLost { .. })), "{late:?}");
+    }
+    assert_eq!(text(&bert, "notes/plan.md").await, whole);
+}
+
+fn fence_lease(guard: &mutext::LockGuard) -> mutext::LeaseId {
+    guard.lease().id()
+}
+
+pub(crate) async fn an_edit_that_was_dropped_happens_once_when_it_is_asked_for_again(place: &Place) {
+    const ROUNDS: usize = 60;
+    let (anna, bert) = (place.agent("anna"), place.other("bert"));
+    let (ttl, wait) = (anna.settings().ttl, anna.settings().wait);
+    let strategies = [Strategy::CompareAndSet, Strategy::Lease { ttl, wait }, Strategy::Adaptive { ttl, wait }];
+    let mut dropped = 0;
+    for round in 0..ROUNDS {
+        let entry = format!("entry {round}");
+        let edit = || {
+            let edit = anna.edit("log.md", [append(&entry)]).strategy(strategies[round % 3]);
+            edit.key(entry.replace(' ', "-").as_str().try_into().unwrap())
+        };
+        let polls = u32::try_from(round * 7 % 20).unwrap();
+        let pause = Duration::from_micros(u64::try_from(round * 37 % 500).unwrap());
+        dropped += usize::from(poll_then_drop(edit().make(), polls, pause).await.is_none());
+        bert.edit("log.md", [append(&format!("other {round}"))]).await.unwrap();
+        edit().await.unwrap();
+    }
+    assert!(dropped > 10, "only {dropped} were dropped on their way");
+    let text = text(&anna, "log.md").await;
+    for round in 0..ROUNDS {
+        let count = text.lines().filter(|line| *line == format!("entry {round}")).count();
+        assert_eq!(count, 1, "entry {round}");
+    }
+    eventually("no lock is left", async || anna.locks().await.unwrap().holdings.is_empty()).await;
 }

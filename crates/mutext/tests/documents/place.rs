@@ -44,27 +44,24 @@ impl Place {
         Self { _dir: dir, first, second, name }
     }
 
-    fn named(&self, mutext: &Mutext, name: &str, settings: Settings) -> Context {
-        mutext.context(name, settings).expect("a context")
-    }
-
     /// An agent.
     pub(crate) fn agent(&self, name: &str) -> Context {
-        self.named(&self.first, &self.name, crate::common::settings(name))
+        self.first.context(self.name.as_str(), crate::common::settings(name)).expect("a context")
     }
 
     /// An agent with connections of its own, as in another process.
     pub(crate) fn other(&self, name: &str) -> Context {
-        self.named(&self.second, &self.name, crate::common::settings(name))
+        self.second.context(self.name.as_str(), crate::common::settings(name)).expect("a context")
     }
 
     /// An agent with settings of its own.
     pub(crate) fn agent_with(&self, settings: Settings) -> Context {
-        self.named(&self.first, &self.name, settings)
+        self.first.context(self.name.as_str(), settings).expect("a context")
     }
 
     /// An agent in another context of the same store.
     pub(crate) fn elsewhere(&self, name: &str) -> Context {
-        self.named(&self.second, &format!("{}-elsewhere", self.name), crate::common::settings(name))
+        let elsewhere = format!("{}-elsewhere", self.name);
+        self.second.context(elsewhere.as_str(), crate::common::settings(name)).expect("a context")
     }
 }

@@ -6,10 +6,14 @@ use crate::common::settings;
 use crate::edits::{append, replace};
 use crate::place::Place;
 
+fn lines(text: &str) -> String {
+    (0..100).map(|number| format!("line {number}{text}\n")).collect::<Vec<_>>().concat()
+}
+
 pub(crate) async fn a_reader_who_knows_a_revision_is_told_what_changed_since(place: &Place) {
     let (anna, bert) = (place.agent("anna"), place.other("bert"));
     assert_eq!(anna.read("plan.md").await.unwrap(), Shown::Absent);
-    let long: String = (0..100).map(|number| format!("line {number} of the plan\n")).collect();
+    let long = lines(" of the plan");
     let read = anna.write("plan.md", long.as_str()).create().await.unwrap().revision;
     let Shown::Whole(document) = bert.read("plan.md").await.unwrap() else { panic!("expected all of it") };
     assert_eq!((document.revision, document.content.as_str()), (read, long.as_str()));
@@ -63,7 +67,7 @@ pub(crate) async fn a_long_document_is_read_in_pieces_of_one_revision(place: &Pl
     let mut settings = settings("anna");
     settings.retention = Retention { revisions: Some(1), age: None };
     let (anna, bert) = (place.agent_with(settings), place.other("bert"));
-    let long: String = (0..100).map(|number| format!("line {number} of the plan, with an ü\n")).collect();
+    let long = lines(" of the plan, with an ü");
     anna.write("plan.md", long.as_str()).create().await.unwrap();
     let (mut read, mut next, mut pieces) = (String::new(), None::<Onward>, 0);
     loop {
