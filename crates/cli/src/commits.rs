@@ -14,8 +14,7 @@ use crate::config::Common;
 use crate::conflict::explained;
 use crate::error::CliError;
 use crate::exit::Exit;
-use crate::fenced;
-use crate::inherited::Inherited;
+use crate::inherited::{self, Inherited};
 use crate::input::Input;
 use crate::said::{Why, expiry};
 
@@ -121,18 +120,18 @@ pub(crate) async fn commit(args: CommitArgs, common: &Common) -> Result<ExitCode
     let resources: Vec<Resource> = parts.iter().map(|part| Resource::from(&part.path)).collect();
     let fence = Inherited::covering_all(&resources, common)?;
     let outcome = common.with_context(async |context| {
-        let made = if let Some(fence) = &fence {
-            fenced::change_all(&context, fence, &parts, &why).await
-        } else {
-            let mut changes = context.change_all(parts.clone());
-            if let Some(message) = &why.message {
-                changes = changes.message(message);
-            }
-            if let Some(key) = &why.key {
-                changes = changes.key(key.clone());
-            }
-            changes.await.map_err(CliError::from)
-        };
+        let mut changes = context.change_all(parts.clone());
+        if let Some(fence) = fence {
+            inherited::still_stands(&fence, &context).await?;
+            changes = changes.under(fence);
+        }
+        if let Some(message) = &why.message {
+            changes = changes.message(message);
+        }
+        if let Some(key) = &why.key {
+            changes = changes.key(key.clone());
+        }
+        let made = changes.await.map_err(CliError::from);
         match made {
             Ok(changed) => Ok(changed),
             Err(CliError::Library(Error::Conflict(conflict))) => {

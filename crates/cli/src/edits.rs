@@ -5,15 +5,14 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Args;
-use mutext::{Changed, Content, Context, DocumentPath, Edit, Edited, Part, Which};
+use mutext::{Context, DocumentPath, Edit, Edited, Fence, Which};
 use serde_json::{Number, Value, json};
 
 use crate::config::Common;
 use crate::conflict::explained;
 use crate::error::CliError;
 use crate::exit::Exit;
-use crate::fenced;
-use crate::inherited::Inherited;
+use crate::inherited::{self, Inherited};
 use crate::input::Input;
 use crate::said::Said;
 
@@ -286,22 +285,13 @@ pub(crate) async fn add_to_set(args: AddToSetArgs, common: &Common) -> Result<Ex
 async fn edit(path: DocumentPath, edit: Edit, said: Said, common: &Common) -> Result<ExitCode, CliError> {
     let fence = Inherited::covering(&path, common)?;
     let outcome = common.with_context(async |context| {
-        let made = match &fence {
-            Some(fence) => {
-                let mut part = Part::edit(path.clone(), [edit.clone()]).expires(said.expiry());
-                part.precondition = said.at().map(mutext::Precondition::Exact);
-                let changed = fenced::change_all(&context, fence, &[part], &said.why).await;
-                changed.map(|changed| Made::under_lease(&changed))
-            }
-            None => freely(&context, &path, &edit, &said).await,
-        };
+        let made = make(&context, &path, &edit, &said, fence).await;
         match made {
-            Ok(made) => Ok(made),
+            Ok(edited) => Ok(edited),
             Err(error) => Err(explained(error, &context, None, |current, _| next(&path, current)).await),
         }
     });
-    let made = outcome.await?;
-    made.tell(&path, &edit, common)
+    tell(&path, &outcome.await?, &edit, common)
 }
 
 fn next(path: &DocumentPath, current: Option<mutext::Revision>) -> String {
@@ -314,8 +304,20 @@ fn next(path: &DocumentPath, current: Option<mutext::Revision>) -> String {
     }
 }
 
-async fn freely(context: &Context, path: &DocumentPath, edit: &Edit, said: &Said) -> Result<Made, CliError> {
+async fn make(
+    context: &Context,
+    path: &DocumentPath,
+    edit: &Edit,
+    said: &Said,
+    fence: Option<Fence>,
+) -> Result<Edited, CliError> {
     let mut editing = context.edit(path.clone(), [edit.clone()]).expires(said.expiry());
+    if let Some(fence) = fence {
+        if said.at().is_none() {
+            inherited::still_stands(&fence, context).await?;
+        }
+        editing = editing.under(fence);
+    }
     if let Some(revision) = said.at() {
         editing = editing.at(revision);
     }
@@ -325,62 +327,37 @@ async fn freely(context: &Context, path: &DocumentPath, edit: &Edit, said: &Said
     if let Some(key) = &said.why.key {
         editing = editing.key(key.clone());
     }
-    Ok(Made::of(editing.await?))
+    Ok(editing.await?)
 }
 
-/// What an edit came to.
-#[derive(Debug)]
-struct Made {
-    revision: Option<mutext::Revision>,
-    cursor: mutext::Cursor,
-    base: Option<mutext::Revision>,
-    unchanged: bool,
-    replayed: bool,
-    attempts: u32,
-    content: Option<Content>,
-}
-
-impl Made {
-    fn of(edited: Edited) -> Self {
-        let Edited { revision, cursor, base, unchanged, replayed, attempts, content, .. } = edited;
-        Self { revision: Some(revision), cursor, base, unchanged, replayed, attempts, content }
+fn tell(path: &DocumentPath, edited: &Edited, edit: &Edit, common: &Common) -> Result<ExitCode, CliError> {
+    let value = value(edited, edit);
+    let mut answer = json!({
+        "path": path,
+        "revision": edited.revision,
+        "base": edited.base,
+        "unchanged": edited.unchanged,
+        "replayed": edited.replayed,
+        "attempts": edited.attempts,
+        "cursor": edited.cursor,
+    });
+    if let Some(value) = &value {
+        answer["value"] = value.clone();
     }
-
-    fn under_lease(changed: &Changed) -> Self {
-        let revision = changed.revisions.first().map(|(_, revision)| *revision);
-        let (cursor, replayed, attempts) = (changed.cursor, changed.replayed, changed.attempts);
-        Self { revision, cursor, base: None, unchanged: false, replayed, attempts, content: None }
-    }
-
-    fn tell(&self, path: &DocumentPath, edit: &Edit, common: &Common) -> Result<ExitCode, CliError> {
-        let value = self.value(edit);
-        let mut answer = json!({
-            "path": path,
-            "revision": self.revision,
-            "base": self.base,
-            "unchanged": self.unchanged,
-            "replayed": self.replayed,
-            "attempts": self.attempts,
-            "cursor": self.cursor,
-        });
-        if let Some(value) = &value {
-            answer["value"] = value.clone();
+    common.out.answer(&answer, || {
+        let revision = edited.revision;
+        let value = value.map(|value| format!(": {value}")).unwrap_or_default();
+        match (edited.replayed, edited.unchanged) {
+            (true, _) => format!("{path} is at revision {revision}, since an earlier call with this key\n"),
+            (false, true) => format!("{path} stays at revision {revision}: it was so already{value}\n"),
+            (false, false) => format!("{path} is at revision {revision}{value}\n"),
         }
-        common.out.answer(&answer, || {
-            let revision = self.revision.map(|revision| revision.to_string()).unwrap_or_default();
-            let value = value.map(|value| format!(": {value}")).unwrap_or_default();
-            match (self.replayed, self.unchanged) {
-                (true, _) => format!("{path} is at revision {revision}, since an earlier call with this key\n"),
-                (false, true) => format!("{path} stays at revision {revision}: it was so already{value}\n"),
-                (false, false) => format!("{path} is at revision {revision}{value}\n"),
-            }
-        })?;
-        Ok(Exit::Done.into())
-    }
+    })?;
+    Ok(Exit::Done.into())
+}
 
-    /// The number that an increment has made.
-    fn value(&self, edit: &Edit) -> Option<Value> {
-        let Edit::Increment { pointer, .. } = edit else { return None };
-        self.content.as_ref()?.parse::<Value>().ok()?.pointer(pointer).cloned()
-    }
+/// The number that an increment has made.
+fn value(edited: &Edited, edit: &Edit) -> Option<Value> {
+    let Edit::Increment { pointer, .. } = edit else { return None };
+    edited.content.as_ref()?.parse::<Value>().ok()?.pointer(pointer).cloned()
 }

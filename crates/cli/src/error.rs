@@ -4,8 +4,8 @@ use std::error::Error as _;
 use std::io;
 
 use mutext::{
-    Conflict, Document, EditError, Effect, EngineError, Error, Holding, Kind, Knot, Loss, Obstacle, Resource, ViewError,
-    Waiter,
+    Conflict, Document, EditError, Effect, EngineError, Error, Holding, Kind, Knot, Loss, Obstacle, Resource,
+    ViewError, Waiter,
 };
 use serde_json::{Map, Value, json};
 

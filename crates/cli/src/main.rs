@@ -13,7 +13,6 @@
 //! | `whole` | searching, exporting, importing and tending a context |
 //! | `input`, `said` | what is given to be written, and what is said of it |
 //! | `conflict` | conflicts, as they are told |
-//! | `fenced` | changes inside `mutext lock` |
 //! | `sync` | a folder and a context that are kept alike |
 //! | `lock`, `signals`, `inherited` | running a command under a lease, and what that command inherits |
 //! | `locks` | who holds what, and breaking a lease |
@@ -35,7 +34,6 @@ mod error;
 mod exit;
 mod experiment;
 mod feed;
-mod fenced;
 mod inherited;
 mod input;
 mod lock;

@@ -5,8 +5,8 @@ use std::process::ExitCode;
 
 use clap::{Args, ValueEnum};
 use mutext::{
-    Commit, Committed, Content, Context, DocumentPath, Effected, Error, Expiry, Fence, Kind, Part, Precondition,
-    Revision, Written,
+    Commit, Committed, Content, Context, DocumentPath, Effected, Error, Expiry, Fence, Kind, Precondition, Revision,
+    Written,
 };
 use serde_json::json;
 
@@ -15,7 +15,6 @@ use crate::conflict::explained;
 use crate::documents::missing;
 use crate::error::CliError;
 use crate::exit::Exit;
-use crate::fenced;
 use crate::inherited::{self, Inherited};
 use crate::input::{self, Input};
 use crate::said::{Why, expiry};
@@ -124,23 +123,17 @@ pub(crate) async fn put(args: PutArgs, common: &Common) -> Result<ExitCode, CliE
     let kind = args.kind.map_or_else(|| input::kind_of(&args.path), Kind::from);
     let input = Input::of(args.text.clone(), args.file.as_deref());
     let content = input.content(&args.path, kind, common.document_bytes_max)?;
-    let written = common.with_context(async |context| {
-        let written = match fence {
-            Some(fence) if !args.merge => under_lease(&args, &context, content.clone(), fence).await,
-            _ => freely(&args, &context, content.clone()).await,
-        };
-        match written {
-            Ok(written) => Ok(written),
-            Err(CliError::Library(Error::Conflict(conflict))) if conflict.precondition == Precondition::Absent => {
-                Err(match conflict.current.clone() {
-                    Some(current) => needs_precondition("to replace", current),
-                    None => Error::Conflict(conflict).into(),
-                })
-            }
-            Err(error) => {
-                let next = |current: Option<Revision>, clean| next(&args.path, current, clean);
-                Err(explained(error, &context, Some(&content), next).await)
-            }
+    let written = common.with_context(async |context| match make(&args, &context, content.clone(), fence).await {
+        Ok(written) => Ok(written),
+        Err(CliError::Library(Error::Conflict(conflict))) if conflict.precondition == Precondition::Absent => {
+            Err(match conflict.current.clone() {
+                Some(current) => needs_precondition("to replace", current),
+                None => Error::Conflict(conflict).into(),
+            })
+        }
+        Err(error) => {
+            let next = |current: Option<Revision>, clean| next(&args.path, current, clean);
+            Err(explained(error, &context, Some(&content), next).await)
         }
     });
     tell_written(&args.path, &written.await?, common)
@@ -157,10 +150,16 @@ fn next(path: &DocumentPath, current: Option<Revision>, clean: Option<bool>) -> 
     }
 }
 
-async fn freely(args: &PutArgs, context: &Context, content: Content) -> Result<Written, CliError> {
-    let precondition = args.demand.precondition(None).unwrap_or(Precondition::Absent);
+async fn make(args: &PutArgs, context: &Context, content: Content, fence: Option<Fence>) -> Result<Written, CliError> {
+    let precondition = args.demand.precondition(fence.as_ref()).unwrap_or(Precondition::Absent);
     let mut writing = context.write(args.path.clone(), content).precondition(precondition);
     writing = writing.expires(args.expires.unwrap_or_default());
+    if let Some(fence) = fence {
+        if args.demand.if_revision.is_none() {
+            inherited::still_stands(&fence, context).await?;
+        }
+        writing = writing.under(fence);
+    }
     if args.merge {
         writing = writing.merge();
     }
@@ -174,17 +173,6 @@ async fn freely(args: &PutArgs, context: &Context, content: Content) -> Result<W
         writing = writing.key(key.clone());
     }
     Ok(writing.await?)
-}
-
-async fn under_lease(args: &PutArgs, context: &Context, content: Content, fence: Fence) -> Result<Written, CliError> {
-    let precondition = args.demand.precondition(Some(&fence)).unwrap_or(Precondition::Any);
-    let mut part = Part::put(args.path.clone(), content).precondition(precondition);
-    part = part.expires(args.expires.unwrap_or_default());
-    part.may_shrink = args.allow_shrink;
-    let changed = fenced::change_all(context, &fence, &[part], &args.demand.why).await?;
-    let revision = changed.revisions.first().map_or(Revision(0), |(_, revision)| *revision);
-    let effect = if revision == Revision(1) { Effected::Created } else { Effected::Written };
-    Ok(Written { revision, cursor: changed.cursor, effect, replayed: changed.replayed })
 }
 
 pub(crate) async fn rm(args: RmArgs, common: &Common) -> Result<ExitCode, CliError> {

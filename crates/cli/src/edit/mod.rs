@@ -9,7 +9,7 @@ mod draft;
 use std::process::{ExitCode, ExitStatus};
 
 use clap::{Args, ValueEnum};
-use mutext::{Content, Context, Document, DocumentPath, Effected, Error, Explanation, Kind, Part, Revision};
+use mutext::{Content, Context, Document, DocumentPath, Effected, Error, Explanation, Kind, Revision};
 use serde_json::json;
 use tokio::process::Command;
 
@@ -19,7 +19,6 @@ use crate::config::Common;
 use crate::conflict::Explained;
 use crate::error::CliError;
 use crate::exit::Exit;
-use crate::fenced;
 use crate::inherited::Inherited;
 use crate::input::{kind_of, utf8};
 use crate::said::Why;
@@ -186,14 +185,10 @@ impl<'a> Session<'a> {
     async fn write(&self, content: Content, allow_shrink: bool) -> Result<Ended, CliError> {
         let path = &self.args.path;
         let precondition = mutext::Precondition::unchanged(self.base.as_ref());
-        if let Some(fence) = Inherited::covering(path, self.common)? {
-            let mut part = Part::put(path.clone(), content).precondition(precondition);
-            part.may_shrink = allow_shrink;
-            let changed = fenced::change_all(self.context, &fence, &[part], &self.args.why).await?;
-            let revision = changed.revisions.first().map_or(Revision(0), |(_, revision)| *revision);
-            return Ok(Ended::Written { revision, effect: Effected::Written });
-        }
         let mut writing = self.context.write(path.clone(), content).precondition(precondition);
+        if let Some(fence) = Inherited::covering(path, self.common)? {
+            writing = writing.under(fence);
+        }
         if allow_shrink {
             writing = writing.allow_shrink();
         }
