@@ -63,9 +63,13 @@ pub(crate) struct ImportArgs {
 
 /// Delete what has expired, and forget what need not be kept
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  mutext tend\n\n\
-    Nobody has to call it: what has expired cannot be read since that moment, and processes that have\n\
-    a context open tend it now and then. It makes room at once.")]
+#[command(after_help = "Examples:\n  \
+    mutext tend\n  \
+    MUTEXT_RETENTION_REVISIONS=100 mutext tend\n\n\
+    Which revisions are kept, say retention_revisions and retention_age in the config file, or\n\
+    MUTEXT_RETENTION_REVISIONS and MUTEXT_RETENTION_AGE; without them, all. The last revision of a\n\
+    document always is. Nobody has to call this: what has expired cannot be read since that moment, and\n\
+    whoever writes tends the context now and then.")]
 pub(crate) struct TendArgs {}
 
 pub(crate) async fn search(args: SearchArgs, common: &Common) -> Result<ExitCode, CliError> {

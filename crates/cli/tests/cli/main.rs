@@ -11,6 +11,7 @@ mod monitoring;
 mod nested;
 mod past;
 mod place;
+mod postgres;
 mod running;
 mod settings;
 mod sync;

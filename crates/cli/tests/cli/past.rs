@@ -93,6 +93,23 @@ fn purging_leaves_nothing_but_a_word_on_who_and_why() {
 }
 
 #[test]
+fn what_the_retention_does_not_keep_is_forgotten() {
+    let place = place_with_a_plan();
+    let tended = crate::place::ran(place.mutext(&["tend", "--json"]).env("MUTEXT_RETENTION_REVISIONS", "2")).json();
+    assert_eq!(tended["forgotten"], 1);
+    place.run(&["show", "plan.md@1"]).refused(6, &["forgotten", "retention"]);
+    assert_eq!(place.run(&["show", "plan.md@2"]).status, 0);
+    place.write("m.yaml", "retention_revisions: 1\n");
+    assert_eq!(
+        place.run(&["--config", "m.yaml", "tend"]).done(),
+        "0 expired documents are deleted, 1 past revisions forgotten\n"
+    );
+    assert_eq!(place.content("plan.md"), "# Plan\n\n1\ntwo\n");
+    // A base that is forgotten is a conflict, not a guess.
+    place.run(&["put", "plan.md", "# Plan\n\nuno\ntwo\n", "--if-revision", "1", "--merge"]).refused(3, &["revision 3"]);
+}
+
+#[test]
 fn a_read_costs_no_more_than_what_is_wanted() {
     let place = Place::new();
     let text = format!("# Plan\n\nintro\n\n## Phase 1\n\n{}\n## Phase 2\n\nship\n", "a long line of work\n".repeat(50));
