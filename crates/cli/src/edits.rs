@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Args;
-use mutext::{Context, DocumentPath, Edit, Edited, Fence, Which};
+use mutext::{Context, DocumentPath, Edit, Edited, Error, Fence, Which};
 use serde_json::{Number, Value, json};
 
 use crate::config::Common;
@@ -288,6 +288,7 @@ async fn edit(path: DocumentPath, edit: Edit, said: Said, common: &Common) -> Re
         let made = make(&context, &path, &edit, &said, fence).await;
         match made {
             Ok(edited) => Ok(edited),
+            Err(CliError::Library(error @ Error::EditFailed { .. })) => Err(CliError::Edit(Box::new(error))),
             Err(error) => Err(explained(error, &context, None, |current, _| next(&path, current)).await),
         }
     });

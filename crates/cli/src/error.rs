@@ -37,6 +37,9 @@ pub(crate) enum CliError {
     /// The editor did not end well.
     #[error("{0}")]
     Editor(String),
+    /// The one edit that was asked for does not fit what is there.
+    #[error("{}", refused_edit(.0))]
+    Edit(Box<Error>),
     /// A conflict, with what led to it.
     #[error("{}", .0.text())]
     Conflict(Box<Explained>),
@@ -84,7 +87,7 @@ impl CliError {
     fn kind(&self) -> (&'static str, Exit) {
         match self {
             Self::Library(error) => library_kind(error),
-            Self::Setting { source, .. } | Self::OwnLease { source } => library_kind(source),
+            Self::Setting { source, .. } | Self::OwnLease { source } | Self::Edit(source) => library_kind(source),
             Self::Input(_) => ("bad_input", Exit::BadInput),
             Self::PreconditionMissing { .. } => ("precondition_required", Exit::Conflict),
             Self::Conflict(_) => ("conflict", Exit::Conflict),
@@ -131,7 +134,9 @@ impl CliError {
         let mut object = Map::new();
         object.insert("code".to_owned(), json!(self.kind().0));
         object.insert("exit".to_owned(), json!(self.exit_code()));
-        object.insert("message".to_owned(), json!(texts.next()));
+        // What a conflict says on its further lines stands in the data.
+        let message = texts.next().map(|text| if self.is_explained() { first_line(&text) } else { text });
+        object.insert("message".to_owned(), json!(message));
         let causes: Vec<String> = texts.collect();
         if !causes.is_empty() {
             object.insert("causes".to_owned(), json!(causes));
@@ -142,10 +147,18 @@ impl CliError {
         json!({ "error": object })
     }
 
+    fn is_explained(&self) -> bool {
+        match self {
+            Self::Conflict(_) => true,
+            Self::NotWritten { source, .. } => source.is_explained(),
+            _ => false,
+        }
+    }
+
     fn data(&self) -> Value {
         match self {
             Self::Library(error) => library_data(error),
-            Self::Setting { source, .. } | Self::OwnLease { source } => library_data(source),
+            Self::Setting { source, .. } | Self::OwnLease { source } | Self::Edit(source) => library_data(source),
             Self::PreconditionMissing { current, .. } => {
                 json!({ "path": current.path, "current": document(current) })
             }
@@ -168,6 +181,18 @@ impl From<mutext::InvalidName> for CliError {
     fn from(error: mutext::InvalidName) -> Self {
         Self::Library(error.into())
     }
+}
+
+fn first_line(text: &str) -> String {
+    text.lines().next().unwrap_or_default().to_owned()
+}
+
+/// An edit that is alone needs no word on which of several it was.
+fn refused_edit(error: &Error) -> String {
+    let Error::EditFailed { path, failed, current } = error else { return error.to_string() };
+    let there =
+        current.as_ref().map_or_else(|| "absent".to_owned(), |current| format!("at revision {}", current.revision));
+    format!("{path}, {there}, stays as it was: {}", failed.source)
 }
 
 fn library_kind(error: &Error) -> (&'static str, Exit) {
