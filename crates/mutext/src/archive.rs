@@ -152,19 +152,29 @@ impl Context {
     /// The whole context as of now, line by line, in bounded memory: documents, history, authors, reasons and times.
     ///
     /// ```
-    /// # async fn example(context: &mutext::Context, copy: &mutext::Context) -> Result<(), mutext::Error> {
+    /// # async fn example(context: &mutext::Context) -> Result<(), mutext::Error> {
+    /// context.write("plan.md", "measure").create().await?;
     /// let mut archive = Vec::new();
     /// let mut export = context.export().await?;
     /// while let Some(line) = export.next().await? {
     ///     archive.push(line);
     /// }
+    ///
+    /// let copy = context.elsewhere("copy")?;
     /// let mut import = copy.import();
     /// for line in &archive {
     ///     import.line(line.as_bytes())?;
     /// }
-    /// import.finish().await?;
+    /// assert_eq!(import.finish().await?.documents, 1);
     /// # Ok(())
     /// # }
+    /// # let dir = std::env::temp_dir().join(format!("mutext-export-{}", std::process::id()));
+    /// # tokio::runtime::Runtime::new().unwrap().block_on(async {
+    /// #     let mutext = mutext::Mutext::open(&mutext::Address::embedded(&dir), None).await.unwrap();
+    /// #     let settings = mutext::Settings::new("planner".try_into().unwrap());
+    /// #     example(&mutext.context("research-42", settings).unwrap()).await.unwrap();
+    /// # });
+    /// # std::fs::remove_dir_all(&dir).unwrap();
     /// ```
     pub async fn export(&self) -> Result<Export, Error> {
         let until = self.store().head(self.name(), self.deadline()).await?;

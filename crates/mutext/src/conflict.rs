@@ -72,20 +72,29 @@ impl Context {
     ///
     /// ```
     /// # async fn example(context: &mutext::Context) -> Result<(), mutext::Error> {
-    /// use mutext::{Content, Error, Revision};
+    /// use mutext::{Content, Error};
+    ///
+    /// let read = context.write("plan.md", "measure\n").create().await?.revision;
+    /// context.write("plan.md", "measure twice\n").at(read).message("to be sure").await?;
     ///
     /// let mine = Content::text("measure\ncut\n");
-    /// if let Err(Error::Conflict(conflict)) = context.write("plan.md", mine.clone()).at(Revision(1)).await {
+    /// if let Err(Error::Conflict(conflict)) = context.write("plan.md", mine.clone()).at(read).await {
     ///     let explained = context.explain(&conflict, Some(&mine)).await?;
     ///     for since in &explained.since {
     ///         println!("{} wrote revision {}: {:?}", since.author, since.revision, since.message);
     ///     }
-    ///     if let Some(diff) = &explained.diff {
-    ///         println!("{diff}");
-    ///     }
+    ///     let diff = explained.diff.expect("revision 1 is kept");
+    ///     assert!(diff.text.contains("-measure\n+measure twice\n"));
     /// }
     /// # Ok(())
     /// # }
+    /// # let dir = std::env::temp_dir().join(format!("mutext-explain-{}", std::process::id()));
+    /// # tokio::runtime::Runtime::new().unwrap().block_on(async {
+    /// #     let mutext = mutext::Mutext::open(&mutext::Address::embedded(&dir), None).await.unwrap();
+    /// #     let settings = mutext::Settings::new("planner".try_into().unwrap());
+    /// #     example(&mutext.context("research-42", settings).unwrap()).await.unwrap();
+    /// # });
+    /// # std::fs::remove_dir_all(&dir).unwrap();
     /// ```
     pub async fn explain(&self, conflict: &Conflict, mine: Option<&Content>) -> Result<Explanation, Error> {
         let Conflict { path, precondition, current } = conflict.clone();

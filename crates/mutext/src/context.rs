@@ -214,6 +214,15 @@ impl Clone for Context {
 }
 
 impl Context {
+    /// The context of another name, as the same agent, with the same settings, and as another holder.
+    pub fn elsewhere<N>(&self, name: N) -> Result<Self, Error>
+    where
+        N: TryInto<ContextName>,
+        Error: From<N::Error>,
+    {
+        Ok(Self { name: name.try_into()?, ..self.clone() })
+    }
+
     /// Its name.
     pub const fn name(&self) -> &ContextName {
         &self.name

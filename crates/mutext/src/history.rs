@@ -54,12 +54,21 @@ impl Context {
     ///
     /// ```
     /// # async fn example(context: &mutext::Context) -> Result<(), mutext::Error> {
-    /// use mutext::{Precondition, Revision};
+    /// use mutext::Precondition;
     ///
-    /// let now = context.get("plan.md").await?;
-    /// context.restore("plan.md", Revision(3), Precondition::unchanged(now.as_ref()), None).await?;
+    /// let first = context.write("plan.md", "measure").create().await?.revision;
+    /// let second = context.write("plan.md", "cut").at(first).await?.revision;
+    /// let restored = context.restore("plan.md", first, Precondition::Exact(second), None).await?;
+    /// assert_eq!(restored.revision.0, 3);
     /// # Ok(())
     /// # }
+    /// # let dir = std::env::temp_dir().join(format!("mutext-restore-{}", std::process::id()));
+    /// # tokio::runtime::Runtime::new().unwrap().block_on(async {
+    /// #     let mutext = mutext::Mutext::open(&mutext::Address::embedded(&dir), None).await.unwrap();
+    /// #     let settings = mutext::Settings::new("planner".try_into().unwrap());
+    /// #     example(&mutext.context("research-42", settings).unwrap()).await.unwrap();
+    /// # });
+    /// # std::fs::remove_dir_all(&dir).unwrap();
     /// ```
     pub async fn restore<P>(
         &self,

@@ -6,6 +6,10 @@
 //!
 //! - [`Mutext::open`] opens documents and locks by their [`Address`]; [`Mutext::context`] gives a [`Context`].
 //! - [`Context::get`], [`Context::put`], [`Context::commit`], [`Context::list`], [`Context::history`]: documents.
+//! - [`Context::edit`], [`Context::write`], [`Context::change_all`]: changes that are made on what is there now, merge, or
+//!   are a conflict that [`Context::explain`] explains; and never lose what others wrote.
+//! - [`Context::read`], [`Context::watch`], [`Context::search`], [`Context::snapshot`]: no more than is needed, and all that
+//!   happens, once.
 //! - [`Context::update`]: read, change, write back, under a lease or by compare-and-set.
 //! - [`Context::lock`]: a [`LockGuard`] for work that takes longer. It is renewed while it lives, and tells when it
 //!   is lost; reads and writes through it are fenced.

@@ -155,14 +155,23 @@ impl Context {
     /// # async fn example(context: &mutext::Context) -> Result<(), mutext::Error> {
     /// use mutext::{Edit, Part};
     ///
+    /// let task = context.write("tasks/17", "open").create().await?.revision;
     /// let done = Edit::Append { text: "task 17 is done".into() };
     /// let parts = [
-    ///     Part::delete("tasks/17".try_into()?).at(mutext::Revision(3)),
+    ///     Part::delete("tasks/17".try_into()?).at(task),
     ///     Part::edit("log.md".try_into()?, [done]),
     /// ];
-    /// context.change_all(parts).message("finished").await?;
+    /// let changed = context.change_all(parts).message("finished").await?;
+    /// assert_eq!(changed.revisions.len(), 2);
     /// # Ok(())
     /// # }
+    /// # let dir = std::env::temp_dir().join(format!("mutext-parts-{}", std::process::id()));
+    /// # tokio::runtime::Runtime::new().unwrap().block_on(async {
+    /// #     let mutext = mutext::Mutext::open(&mutext::Address::embedded(&dir), None).await.unwrap();
+    /// #     let settings = mutext::Settings::new("planner".try_into().unwrap());
+    /// #     example(&mutext.context("research-42", settings).unwrap()).await.unwrap();
+    /// # });
+    /// # std::fs::remove_dir_all(&dir).unwrap();
     /// ```
     pub fn change_all(&self, parts: impl IntoIterator<Item = Part>) -> Changes<'_> {
         Changes { context: self, parts: parts.into_iter().collect(), message: None, key: None, fence: None }

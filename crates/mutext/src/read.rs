@@ -105,18 +105,26 @@ impl Context {
     ///
     /// ```
     /// # async fn example(context: &mutext::Context) -> Result<(), mutext::Error> {
-    /// use mutext::{Revision, Shown};
+    /// use mutext::Shown;
     ///
-    /// match context.read("plan.md").if_revision(Revision(17)).await? {
-    ///     Shown::Unchanged(_) => {}
-    ///     Shown::Changed(entry, diff) => println!("now at {}:\n{diff}", entry.revision),
-    ///     Shown::Whole(plan) => println!("{}", plan.content.as_str()),
-    ///     other => println!("{other:?}"),
-    /// }
-    /// let outline = context.read("plan.md").outline().await?;
+    /// let plan = "# Plan\n\n## Phase 1\nmeasure\n\n## Phase 2\ncut\n";
+    /// let read = context.write("plan.md", plan).create().await?.revision;
+    ///
+    /// let Shown::Unchanged(_) = context.read("plan.md").if_revision(read).await? else { panic!("nobody wrote") };
+    /// let Shown::Outline(_, outline) = context.read("plan.md").outline().await? else { panic!("it is there") };
+    /// assert_eq!(outline.parts[2].at, "Plan/Phase 2");
     /// let phase = context.read("plan.md").section("Plan/Phase 2").budget(4000).await?;
+    /// let Shown::Part(_, section) = phase else { panic!("it is there") };
+    /// assert_eq!(section.view.text, "## Phase 2\ncut\n");
     /// # Ok(())
     /// # }
+    /// # let dir = std::env::temp_dir().join(format!("mutext-read-{}", std::process::id()));
+    /// # tokio::runtime::Runtime::new().unwrap().block_on(async {
+    /// #     let mutext = mutext::Mutext::open(&mutext::Address::embedded(&dir), None).await.unwrap();
+    /// #     let settings = mutext::Settings::new("planner".try_into().unwrap());
+    /// #     example(&mutext.context("research-42", settings).unwrap()).await.unwrap();
+    /// # });
+    /// # std::fs::remove_dir_all(&dir).unwrap();
     /// ```
     pub fn read<P>(&self, path: P) -> Reading<'_>
     where

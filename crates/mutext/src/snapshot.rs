@@ -25,12 +25,21 @@ impl Context {
     ///
     /// ```
     /// # async fn example(context: &mutext::Context) -> Result<(), mutext::Error> {
+    /// context.write("tasks/17", "open").create().await?;
     /// let mut snapshot = context.snapshot("tasks/").await?;
+    /// context.write("tasks/17", "done").overwrite().await?;
     /// while let Some(task) = snapshot.next().await? {
-    ///     println!("{} at revision {}", task.path, task.revision);
+    ///     assert_eq!(task.content.as_str(), "open");
     /// }
     /// # Ok(())
     /// # }
+    /// # let dir = std::env::temp_dir().join(format!("mutext-snapshot-{}", std::process::id()));
+    /// # tokio::runtime::Runtime::new().unwrap().block_on(async {
+    /// #     let mutext = mutext::Mutext::open(&mutext::Address::embedded(&dir), None).await.unwrap();
+    /// #     let settings = mutext::Settings::new("planner".try_into().unwrap());
+    /// #     example(&mutext.context("research-42", settings).unwrap()).await.unwrap();
+    /// # });
+    /// # std::fs::remove_dir_all(&dir).unwrap();
     /// ```
     pub async fn snapshot<P>(&self, prefix: P) -> Result<Snapshot, Error>
     where
@@ -57,11 +66,18 @@ impl Context {
     ///
     /// ```
     /// # async fn example(context: &mutext::Context) -> Result<(), mutext::Error> {
-    /// for hit in context.search("\"next step\" meas* -done", "plans/", 10).await? {
-    ///     println!("{}: {}", hit.path, hit.snippet);
-    /// }
+    /// context.write("plans/a", "the next step is to measure").create().await?;
+    /// let hits = context.search("\"next step\" meas* -done", "plans/", 10).await?;
+    /// assert_eq!(hits[0].snippet, "the **next step** is to **measure**");
     /// # Ok(())
     /// # }
+    /// # let dir = std::env::temp_dir().join(format!("mutext-search-{}", std::process::id()));
+    /// # tokio::runtime::Runtime::new().unwrap().block_on(async {
+    /// #     let mutext = mutext::Mutext::open(&mutext::Address::embedded(&dir), None).await.unwrap();
+    /// #     let settings = mutext::Settings::new("planner".try_into().unwrap());
+    /// #     example(&mutext.context("research-42", settings).unwrap()).await.unwrap();
+    /// # });
+    /// # std::fs::remove_dir_all(&dir).unwrap();
     /// ```
     pub async fn search<P>(&self, query: &str, prefix: P, limit: usize) -> Result<Vec<Hit>, Error>
     where

@@ -51,12 +51,23 @@ impl Context {
     ///
     /// ```
     /// # async fn example(context: &mutext::Context) -> Result<(), mutext::Error> {
+    /// context.write("tasks/17", "open").create().message("to do").await?;
     /// let mut watcher = context.watch("tasks/").after(mutext::Cursor::START).await?;
     /// let commit = watcher.next().await?;
-    /// println!("{} wrote {:?}", commit.author, commit.changes);
-    /// let resume_from = watcher.cursor();
+    /// assert_eq!(commit.message.as_deref(), Some("to do"));
+    ///
+    /// // Another process goes on from there.
+    /// let mut watcher = context.watch("tasks/").after(watcher.cursor()).await?;
+    /// assert_eq!(watcher.next_within(std::time::Duration::from_millis(1)).await?, None);
     /// # Ok(())
     /// # }
+    /// # let dir = std::env::temp_dir().join(format!("mutext-watch-{}", std::process::id()));
+    /// # tokio::runtime::Runtime::new().unwrap().block_on(async {
+    /// #     let mutext = mutext::Mutext::open(&mutext::Address::embedded(&dir), None).await.unwrap();
+    /// #     let settings = mutext::Settings::new("planner".try_into().unwrap());
+    /// #     example(&mutext.context("research-42", settings).unwrap()).await.unwrap();
+    /// # });
+    /// # std::fs::remove_dir_all(&dir).unwrap();
     /// ```
     pub fn watch<P>(&self, prefix: P) -> Watch<'_>
     where

@@ -94,8 +94,19 @@ impl Context {
     /// # async fn example(context: &mutext::Context) -> Result<(), mutext::Error> {
     /// let plan = context.write("plan.md", "measure").create().await?;
     /// context.write("plan.md", "measure twice").at(plan.revision).message("to be sure").await?;
+    ///
+    /// // Made for what is not there any more: a conflict, or a merge, and never a loss.
+    /// let late = context.write("plan.md", "measure thrice").at(plan.revision).await;
+    /// assert!(matches!(late, Err(mutext::Error::Conflict(_))));
     /// # Ok(())
     /// # }
+    /// # let dir = std::env::temp_dir().join(format!("mutext-write-{}", std::process::id()));
+    /// # tokio::runtime::Runtime::new().unwrap().block_on(async {
+    /// #     let mutext = mutext::Mutext::open(&mutext::Address::embedded(&dir), None).await.unwrap();
+    /// #     let settings = mutext::Settings::new("planner".try_into().unwrap());
+    /// #     example(&mutext.context("research-42", settings).unwrap()).await.unwrap();
+    /// # });
+    /// # std::fs::remove_dir_all(&dir).unwrap();
     /// ```
     pub fn write<P>(&self, path: P, content: impl Into<Content>) -> Writing<'_>
     where
