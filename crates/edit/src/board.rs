@@ -17,7 +17,7 @@ use crate::{Edit, FailedEdit, board_json, board_text};
 pub struct Mark {
     /// Which agent.
     pub by: String,
-    /// The lease under which it was claimed: its claim stands as long as that does.
+    /// Names the lease under which it was claimed: its claim stands as long as that does.
     pub lease: String,
     /// Since when: for people to read, never for deciding.
     pub at: Timestamp,
@@ -95,7 +95,7 @@ pub struct Claimant {
 
 /// What a claim comes to.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Claiming {
+pub enum ClaimOutcome {
     /// This is the element, and the document with its mark.
     Taken {
         /// The document.
@@ -175,6 +175,9 @@ pub enum BoardError {
     /// An edit of the element that failed.
     #[error(transparent)]
     Edit(#[from] FailedEdit),
+    /// No document, and so no list in it.
+    #[error("there is no document; put a list there first")]
+    NoDocument,
     /// A JSON document that this crate cannot take apart.
     #[error("the document's JSON cannot be taken apart, so nothing can be claimed from it: {0}")]
     Unreadable(mutext_contract::InvalidJson),
@@ -216,6 +219,13 @@ impl Condition {
     }
 }
 
+impl Wanted {
+    /// Whether an element is wanted, free or not.
+    pub fn is_met_by(&self, element: &Element) -> bool {
+        self.attempts_max.is_none_or(|most| element.attempts() < most) && self.condition.is_met_by(element)
+    }
+}
+
 impl TryFrom<Value> for Condition {
     type Error = BoardError;
 
@@ -226,6 +236,12 @@ impl TryFrom<Value> for Condition {
             Value::String(text) => Ok(Self::Contains(text)),
             other => Err(BoardError::BadCondition { found: crate::place::described(&other) }),
         }
+    }
+}
+
+impl From<std::convert::Infallible> for BoardError {
+    fn from(never: std::convert::Infallible) -> Self {
+        match never {}
     }
 }
 
@@ -250,11 +266,11 @@ pub fn elements(content: &Content, at: &str) -> Result<Vec<Element>, BoardError>
 ///
 /// ```
 /// # use mutext_contract::Content;
-/// # use mutext_edit::{Claimant, Claiming, Wanted, claim};
+/// # use mutext_edit::{Claimant, ClaimOutcome, Wanted, claim};
 /// let board = Content::parse_json(r#"{"tasks": [{"name": "write"}]}"#).unwrap();
 /// let claimant =
 ///     Claimant { by: "amber".into(), lease: "f00d".into(), at: "2026-11-25T16:00:00Z".parse().unwrap(), key: None };
-/// let Claiming::Taken { content, .. } = claim(&board, "/tasks", &Wanted::default(), &claimant, |_| false, &[]).unwrap()
+/// let ClaimOutcome::Taken { content, .. } = claim(&board, "/tasks", &Wanted::default(), &claimant, |_| false, &[]).unwrap()
 /// else {
 ///     panic!("it is free")
 /// };
@@ -268,7 +284,7 @@ pub fn claim(
     claimant: &Claimant,
     has_lapsed: impl Fn(&Mark) -> bool,
     edits: &[Edit],
-) -> Result<Claiming, BoardError> {
+) -> Result<ClaimOutcome, BoardError> {
     if matches!((&wanted.condition, content.kind()), (Condition::Members(_), Kind::Text)) {
         return Err(BoardError::NoMembers);
     }
@@ -282,14 +298,14 @@ pub fn claim(
                 free = Some(element);
                 break;
             }
-            Standing::Done(Some(mark)) if is_same(mark) => return Ok(Claiming::Settled(element)),
-            _ if free.is_some() || !is_wanted(&element, wanted) => {}
+            Standing::Done(Some(mark)) if is_same(mark) => return Ok(ClaimOutcome::Settled(element)),
+            _ if free.is_some() || !wanted.is_met_by(&element) => {}
             Standing::Held(mark) if !has_lapsed(mark) => held.push(element),
             Standing::Open | Standing::Left(_) | Standing::Held(_) => free = Some(element),
             Standing::Done(_) | Standing::Unclear => {}
         }
     }
-    let Some(element) = free else { return Ok(Claiming::NoneFree { held }) };
+    let Some(element) = free else { return Ok(ClaimOutcome::NoneFree { held }) };
     let (before, instead_of) = match &element.standing {
         // The same claim again is the same attempt.
         Standing::Held(mark) if is_same(mark) => (mark.attempt - 1, Some(mark.lease.clone())),
@@ -301,16 +317,11 @@ pub fn claim(
     // What a repeated claim would change is changed already.
     let edits = if instead_of.is_some() && is_held_by(&element, is_same) { &[] } else { edits };
     let (content, element) = put(content, at, &element, Standing::Held(mark), edits)?;
-    Ok(Claiming::Taken { content, element, instead_of })
+    Ok(ClaimOutcome::Taken { content, element, instead_of })
 }
 
 fn is_held_by(element: &Element, is_same: impl Fn(&Mark) -> bool) -> bool {
     matches!(&element.standing, Standing::Held(mark) if is_same(mark))
-}
-
-fn is_wanted(element: &Element, wanted: &Wanted) -> bool {
-    let is_left = wanted.attempts_max.is_none_or(|most| element.attempts() < most);
-    is_left && wanted.condition.is_met_by(element)
 }
 
 /// Goes on with the element that stands with `lease`; `edits` change it in the same step.

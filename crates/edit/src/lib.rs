@@ -35,7 +35,8 @@ mod view;
 
 pub use blame::{Blamed, Blamer};
 pub use board::{
-    BoardError, Claimant, Claiming, Condition, Element, Mark, Standing, Step, Stepped, Wanted, claim, elements, step,
+    BoardError, ClaimOutcome, Claimant, Condition, Element, Mark, Standing, Step, Stepped, Wanted, claim, elements,
+    step,
 };
 pub use diff::{Diff, DiffOptions, diff, diff_texts};
 pub use edit::{Edit, FailedEdit, Which, apply_all};

@@ -4,7 +4,8 @@
 
 use mutext_contract::Content;
 use mutext_edit::{
-    BoardError, Claimant, Claiming, Condition, Edit, Element, Standing, Step, Stepped, Wanted, claim, elements, step,
+    BoardError, ClaimOutcome, Claimant, Condition, Edit, Element, Standing, Step, Stepped, Wanted, claim, elements,
+    step,
 };
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -26,8 +27,8 @@ fn wanted(condition: Value) -> Wanted {
 /// Claims, where no lease has lapsed.
 fn claimed(board: &Content, at: &str, condition: Value, claimant: &Claimant) -> Option<(Content, Element)> {
     match claim(board, at, &wanted(condition), claimant, |_| false, &[]).unwrap() {
-        Claiming::Taken { content, element, .. } => Some((content, element)),
-        Claiming::Settled(_) | Claiming::NoneFree { .. } => None,
+        ClaimOutcome::Taken { content, element, .. } => Some((content, element)),
+        ClaimOutcome::Settled(_) | ClaimOutcome::NoneFree { .. } => None,
     }
 }
 
@@ -50,7 +51,7 @@ fn the_first_element_that_is_free_and_wanted_is_claimed() {
     let (board, second) = claimed(&board, "/tasks", open(), &claimant("blue", "l2")).unwrap();
     assert_eq!((second.index, second.attempts()), (2, 1));
     let none = claim(&board, "/tasks", &wanted(open()), &claimant("cyan", "l3"), |_| false, &[]).unwrap();
-    let Claiming::NoneFree { held } = none else { panic!("{none:?}") };
+    let ClaimOutcome::NoneFree { held } = none else { panic!("{none:?}") };
     let holders: Vec<_> = held.iter().filter_map(Element::mark).map(|mark| mark.by.as_str()).collect();
     assert_eq!(holders, ["amber", "blue"]);
     assert!(claimed(&board, "/tasks", json!({"s": "lost"}), &claimant("cyan", "l3")).is_none());
@@ -75,10 +76,10 @@ fn a_claim_whose_lease_has_lapsed_is_taken_over_and_counted() {
         let wanted = Wanted { attempts_max, ..Wanted::default() };
         claim(board, "", &wanted, &claimant("blue", "new"), |mark| mark.lease == "old", &[]).unwrap()
     };
-    let Claiming::Taken { content, element, instead_of } = taken(&board, Some(2)) else { panic!("it has lapsed") };
+    let ClaimOutcome::Taken { content, element, instead_of } = taken(&board, Some(2)) else { panic!("it has lapsed") };
     assert_eq!((element.index, element.attempts(), instead_of.as_deref()), (0, 2, Some("old")));
     assert_eq!(stepped(&content, "", "old", Step::Complete, &[]), None, "it is not amber's any more");
-    let Claiming::Taken { element, .. } = taken(&board, Some(1)) else { panic!("the second is free") };
+    let ClaimOutcome::Taken { element, .. } = taken(&board, Some(1)) else { panic!("the second is free") };
     assert_eq!(element.index, 1, "the first was claimed often enough");
 }
 
@@ -111,7 +112,7 @@ fn the_same_intention_claims_the_same_element_again() {
     assert_eq!(other.index, 1, "another agent's key is another key");
     let done = stepped(&board, "", "l2", Step::Complete, &[]).unwrap();
     let settled = claim(&done, "", &Wanted::default(), &keyed("amber", "l4"), |_| false, &[]).unwrap();
-    assert!(matches!(settled, Claiming::Settled(Element { index: 0, .. })), "{settled:?}");
+    assert!(matches!(settled, ClaimOutcome::Settled(Element { index: 0, .. })), "{settled:?}");
 }
 
 #[test]
@@ -211,7 +212,7 @@ proptest! {
                     // Its lease has lapsed: somebody takes it over, unless another is free before it.
                     let has_lapsed = |mark: &mutext_edit::Mark| mark.lease == old;
                     let taken = claim(&board, "", &Wanted::default(), &claimant("b", &lease), has_lapsed, &[]).unwrap();
-                    let Claiming::Taken { content, element, instead_of } = taken else { panic!("one is free") };
+                    let ClaimOutcome::Taken { content, element, instead_of } = taken else { panic!("one is free") };
                     prop_assert!(element.index <= index);
                     prop_assert_eq!(instead_of.is_some(), element.index == index);
                     holders.retain(|(_, index)| *index != element.index);

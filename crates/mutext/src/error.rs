@@ -6,6 +6,7 @@ use mutext_contract::{
     Blocked, Conflict, Cursor, Deadlock, Document, DocumentPath, EngineError, Erosion, IdempotencyKey, InvalidDuration,
     InvalidJson, InvalidName, Loss, Resource,
 };
+use mutext_edit::BoardError;
 
 /// Why an operation did not do what was asked.
 #[derive(Debug, thiserror::Error)]
@@ -132,6 +133,14 @@ pub enum Error {
     /// The caller's own function refused to make the change.
     #[error("the change could not be made: {0}")]
     Edit(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// A board that cannot be claimed from, or an element that cannot be changed so; nothing was written.
+    #[error("{path} cannot be claimed from, or its element changed: {why}")]
+    Board {
+        /// Which document.
+        path: DocumentPath,
+        /// Why.
+        why: Box<BoardError>,
+    },
     /// Trouble with an engine.
     #[error(transparent)]
     Engine(#[from] EngineError),

@@ -39,6 +39,7 @@
 
 mod adaptive;
 mod address;
+mod claim;
 mod context;
 mod error;
 mod guard;
@@ -53,6 +54,7 @@ pub use crate::metrics::AcquisitionTimes;
 #[cfg(feature = "prometheus")]
 pub use crate::metrics::prometheus::{Prometheus, RecorderInstalled};
 pub use address::Address;
+pub use claim::{ClaimAnswer, Claimed, Claiming, HeldElement, NoneFree};
 pub use context::{Context, Examination, Mutext, Settings};
 pub use error::Error;
 pub use guard::{LockGuard, NotConverted, OnLapse};
@@ -65,5 +67,6 @@ pub use mutext_contract::{
     PathPrefix, Precondition, Release, Resource, Revision, Revocation, RevocationRecord, Severity, StoreCapabilities,
     TroubleKind, Ttl, Wait, Waiter,
 };
+pub use mutext_edit::{BoardError, Condition, Edit, Element, Mark, Standing};
 pub use mutext_embedded::SQLITE_VERSION;
 pub use update::{Strategy, UpdateOptions, Updated};
