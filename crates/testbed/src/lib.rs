@@ -11,12 +11,14 @@
 //! ```
 
 mod binary;
+mod pgbouncer;
 mod postgres;
 mod process;
 mod redis;
 
 use std::path::PathBuf;
 
+pub use pgbouncer::PgBouncer;
 pub use postgres::PostgresServer;
 pub use redis::RedisServer;
 
