@@ -11,12 +11,14 @@
 //! ```
 
 mod binary;
+mod etcd;
 mod postgres;
 mod process;
 mod redis;
 
 use std::path::PathBuf;
 
+pub use etcd::EtcdServer;
 pub use postgres::PostgresServer;
 pub use redis::RedisServer;
 
