@@ -346,8 +346,11 @@ impl<'a> Attempt<'a> {
                         self.expire(row, ahead.kind).await?;
                         return Ok(Woken::Look);
                     }
-                    let now = self.locks.get(row.key.clone(), self.deadline).await?;
-                    if now.is_none_or(|kv| kv.mod_revision != row.modified) && ahead.kind != Kind::Lease {
+                    let Some(now) = self.locks.get(row.key.clone(), self.deadline).await? else {
+                        return Ok(Woken::Look);
+                    };
+                    if now.mod_revision != row.modified {
+                        // A renewal that nobody told of.
                         return Ok(Woken::Look);
                     }
                     continue;

@@ -25,8 +25,9 @@ use crate::wire::{self, AuthenticateRequest, Method, StatusRequest, StatusRespon
 
 /// The oldest server that can do what is needed: watches whose numbers the client chooses.
 const OLDEST: (u32, u32) = (3, 4);
-/// A member of several that has not answered for so long is given up for another.
-const SUSPECT: Duration = Duration::from_secs(2);
+/// A member of several that has not answered for so long is given up for another: as long as a follower, with the usual
+/// settings, takes a leader that has died for one that lives, and hands it what nobody will answer.
+const SUSPECT: Duration = Duration::from_secs(1);
 /// A context with thousands of waiters.
 const ANSWER_BYTES_MAX: usize = 64 << 20;
 
@@ -152,11 +153,12 @@ impl Link {
         }
     }
 
-    fn request<Q>(&self, question: Q) -> Request<Q> {
+    fn request<Q>(&self, path: &str, question: Q) -> Request<Q> {
         let mut request = Request::new(question);
         // A member that is cut off from the others says so at once.
         request.metadata_mut().insert("hasleader", MetadataValue::from_static("true"));
-        if let Some(token) = &lock(&self.state).token {
+        // Whoever logs in must not show a login that has been forgotten.
+        if let Some(token) = lock(&self.state).token.as_ref().filter(|_| path != wire::AUTHENTICATE.path) {
             request.metadata_mut().insert("token", token.clone());
         }
         request
@@ -173,9 +175,9 @@ impl Link {
         let path = PathAndQuery::from_static(method.path);
         let codec = ProstCodec::<Q, A>::default();
         if !method.is_stream {
-            return grpc.unary(self.request(question), path, codec).await.map(tonic::Response::into_inner);
+            return grpc.unary(self.request(method.path, question), path, codec).await.map(tonic::Response::into_inner);
         }
-        let request = self.request(tokio_stream::once(question));
+        let request = self.request(method.path, tokio_stream::once(question));
         let mut answers = grpc.streaming(request, path, codec).await?.into_inner();
         let answer = answers.message().await?;
         answer.ok_or_else(|| Status::unavailable("the member ended the stream without an answer"))
@@ -191,7 +193,7 @@ impl Link {
         let open = async {
             let mut grpc = Grpc::new(live.channel).max_decoding_message_size(ANSWER_BYTES_MAX);
             grpc.ready().await.map_err(|error| Status::from_error(Box::new(error)))?;
-            let request = self.request(tokio_stream::wrappers::UnboundedReceiverStream::new(wishes));
+            let request = self.request(wire::WATCH, tokio_stream::wrappers::UnboundedReceiverStream::new(wishes));
             let codec = ProstCodec::<wire::WatchRequest, wire::WatchResponse>::default();
             grpc.streaming(request, PathAndQuery::from_static(wire::WATCH), codec).await
         };
@@ -261,7 +263,6 @@ impl Link {
             // Another has done it meanwhile.
             return Ok(());
         }
-        lock(&self.state).token = None;
         let mut pause = Pause::new();
         loop {
             let live = self.live();
@@ -293,6 +294,15 @@ impl Link {
     /// Connects, logs in, and makes sure that this cluster can hold locks.
     pub(crate) async fn begin(&self, deadline: Deadline) -> Result<(), EngineError> {
         let deadline = deadline.min(Deadline::after(self.options.connect_timeout()));
+        self.reach(deadline).await.map_err(|mut error| {
+            if error.kind == TroubleKind::Unavailable {
+                error.remedy = self.options.hint();
+            }
+            error.with_effect(Effect::None)
+        })
+    }
+
+    async fn reach(&self, deadline: Deadline) -> Result<(), EngineError> {
         self.log_in(deadline).await?;
         let status = self.status(deadline).await?;
         check(&self.subject, &status.version)?;

@@ -141,6 +141,23 @@ impl EtcdOptions {
         self.is_encrypted
     }
 
+    /// What may be wrong where no member answers as it should: a server that wants TLS, or a certificate, says nothing.
+    pub(crate) const fn hint(&self) -> &'static str {
+        match (self.is_encrypted, &self.tls_cert) {
+            (false, _) => {
+                "see that a majority of its members runs and can be reached from here; members that speak TLS want etcds://"
+            }
+            (true, None) => {
+                "see that a majority of its members runs and can be reached from here; members that want a certificate \
+                 of ours are given it with ?tls_cert=FILE&tls_key=FILE"
+            }
+            (true, Some(_)) => {
+                "see that a majority of its members runs, speaks TLS, and can be reached from here; they may not trust \
+                 the certificate of ?tls_cert"
+            }
+        }
+    }
+
     /// The user and the password, where the address has them.
     pub(crate) fn login(&self) -> Option<(&str, &str)> {
         self.user.as_ref().map(|(user, Secret(password))| (user.as_str(), password.as_str()))

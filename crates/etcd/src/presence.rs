@@ -213,7 +213,14 @@ impl Presence {
         };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(trouble)?;
         let options = Arc::new(options);
-        let link = Link::new(Arc::clone(&options), runtime.handle().clone())?;
+        let link = match Link::new(Arc::clone(&options), runtime.handle().clone()) {
+            Ok(link) => link,
+            Err(error) => {
+                // It may not be waited for here.
+                runtime.shutdown_background();
+                return Err(error);
+            }
+        };
         let core = Arc::new(Core::new(link, Keys::new(&options)));
         let (watches, wishes) = watches();
         let (stop, mut stopped) = watch::channel(());

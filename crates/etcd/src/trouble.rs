@@ -69,7 +69,9 @@ pub(crate) fn is_without_effect(status: &Status) -> bool {
 /// Whether logging in again may help: etcd forgets who has logged in when it restarts, and after a while.
 pub(crate) fn wants_login(status: &Status) -> bool {
     status.code() == Code::Unauthenticated
-        || ["invalid auth token", "revision of auth store is old"].iter().any(|part| status.message().contains(part))
+        || ["invalid auth token", "revision of auth store is old", "user name is empty"]
+            .iter()
+            .any(|part| status.message().contains(part))
 }
 
 /// Whether the etcd lease that a key was to be bound to is gone.

@@ -67,4 +67,4 @@ impl LockFixture for Clients {
 }
 
 mutext_conformance::lock_suite!(Clients);
-mutext_conformance::model_suite!(Clients, schedules = 300);
+mutext_conformance::model_suite!(Clients, schedules = 1_000);
