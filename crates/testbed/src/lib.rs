@@ -11,6 +11,7 @@
 //! ```
 
 mod binary;
+mod etcd;
 mod pgbouncer;
 mod postgres;
 mod process;
@@ -18,6 +19,7 @@ mod redis;
 
 use std::path::PathBuf;
 
+pub use etcd::EtcdServer;
 pub use pgbouncer::PgBouncer;
 pub use postgres::PostgresServer;
 pub use redis::RedisServer;
