@@ -116,6 +116,11 @@ impl Board {
         *lock(&self.clock) = Some(clock);
     }
 
+    /// The server's clock, where there is one server.
+    pub(crate) fn clock(&self) -> Option<ServerClock> {
+        *lock(&self.clock)
+    }
+
     /// Expects news of an attempt from now on.
     pub(crate) fn expect(&self, id: LeaseId) -> Expected<'_> {
         let told = Arc::new(Notify::new());
@@ -147,7 +152,7 @@ impl Board {
     }
 
     /// Reads a pushed message.
-    pub(crate) fn hear(&self, message: &str) {
+    pub(crate) fn hear(&self, message: &str, clock_of: impl Fn(Option<&ContextName>) -> Option<ServerClock>) {
         let mut words = message.split(' ');
         let (what, id) = (words.next(), words.next().and_then(|id| id.parse::<LeaseId>().ok()));
         let mut number = || words.next().and_then(|word| word.parse::<u64>().ok());
@@ -155,7 +160,11 @@ impl Board {
             (Some("G"), Some(id)) => {
                 if let (Some(epoch), Some(count), Some(sec), Some(usec)) = (number(), number(), number(), number()) {
                     let at = Duration::from_secs(sec) + Duration::from_micros(usec);
-                    let handed_over_after = lock(&self.clock).and_then(|clock| clock.since(at));
+                    let context = match lock(&self.entries).get(&id) {
+                        Some(Entry::Attempt(attempt)) => attempt.place.as_ref().map(|place| place.context.clone()),
+                        _ => None,
+                    };
+                    let handed_over_after = clock_of(context.as_ref()).and_then(|clock| clock.since(at));
                     self.tell(id, News::Granted { epoch, count, handed_over_after });
                 }
             }

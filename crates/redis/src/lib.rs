@@ -13,7 +13,10 @@
 //! | `PREFIX:home:ID` | a channel: one process listens on it, and is alive as long as it does |
 
 mod board;
+mod cluster;
 mod examine;
+mod examine_sets;
+mod hosts;
 mod keys;
 mod link;
 mod locks;
@@ -21,7 +24,9 @@ mod options;
 mod presence;
 mod records;
 mod scripts;
+mod sentinel;
 mod trouble;
+mod ways;
 
 pub use locks::RedisLocks;
 pub use options::RedisOptions;
