@@ -1,6 +1,6 @@
 //! What this process waits for and holds: where pushed news meet those who wait for it.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -15,6 +15,9 @@ use crate::records::{Fields, State, Tended};
 pub(crate) const LOOK_AGAIN: Duration = Duration::from_millis(200);
 /// How many losses wait for whoever listens.
 const LOSSES_KEPT: usize = 1024;
+
+/// How many losses are remembered, so that nobody is told of one twice.
+const LOSSES_REMEMBERED: usize = 64;
 
 /// What a waiter is told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -93,6 +96,8 @@ pub(crate) struct Board {
     pub(crate) changed: Notify,
     clock: Mutex<Option<ServerClock>>,
     losses: broadcast::Sender<LeaseId>,
+    /// The latest losses that were told, newest first.
+    told: Mutex<VecDeque<LeaseId>>,
 }
 
 impl Board {
@@ -104,6 +109,7 @@ impl Board {
             changed: Notify::new(),
             clock: Mutex::default(),
             losses: broadcast::Sender::new(LOSSES_KEPT),
+            told: Mutex::default(),
         }
     }
 
@@ -171,6 +177,13 @@ impl Board {
             (Some("E"), Some(id)) => self.tell(id, News::Ended),
             (Some("L"), Some(id)) => {
                 self.forget(id);
+                let mut told = lock(&self.told);
+                if told.contains(&id) {
+                    // Each node of a cluster hears what is told on any.
+                    return;
+                }
+                told.truncate(LOSSES_REMEMBERED - 1);
+                told.push_front(id);
                 // Nobody has to listen.
                 let _ = self.losses.send(id);
             }

@@ -1,6 +1,7 @@
 //! What about a set of servers would endanger locks: its Sentinels, its cluster's nodes, its replicas.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use mutext_contract::{Deadline, EngineError, Finding, Severity};
 use redis::{FromRedisValue, InfoDict};
@@ -8,6 +9,7 @@ use redis::{FromRedisValue, InfoDict};
 use crate::cluster::{Cluster, once};
 use crate::examine;
 use crate::options::{RedisOptions, Sentinels};
+use crate::redlock::Node;
 use crate::sentinel;
 
 /// Whether enough Sentinels answer, agree, and have somebody to promote.
@@ -142,4 +144,60 @@ pub(crate) async fn cluster(
         }
     }
     Ok(findings)
+}
+
+/// Servers that know nothing of each other: whether a majority answers, whether two of them are one, and whether each
+/// is as it should be.
+pub(crate) async fn nodes(nodes: &[Arc<Node>], deadline: Deadline) -> Result<Vec<Finding>, EngineError> {
+    let mut each = Vec::new();
+    let mut runs: HashMap<String, String> = HashMap::new();
+    let (mut answering, mut first_error) = (0, None);
+    for node in nodes {
+        let host = &node.host;
+        let of_node = |finding: Finding| Finding { subject: format!("{host} {}", finding.subject), ..finding };
+        let link = node.links.here()?;
+        match examine::one(&link, deadline).await {
+            Ok(all) => {
+                answering += 1;
+                let run = link.live(deadline).await?.info.get::<String>("run_id").unwrap_or_default();
+                if let Some(other) = runs.insert(run, host.to_string()) {
+                    let remedy = "name each server once: one that counts as two decides more than it may";
+                    each.push(of_node(Finding::new(
+                        "server",
+                        Severity::Danger,
+                        format!("the same as {other}"),
+                        remedy,
+                    )));
+                }
+                // Leases outlast a restart because of the others, whatever a node keeps.
+                let matters = |finding: &Finding| !["appendonly", "replicas"].contains(&finding.subject.as_str());
+                let worth_saying =
+                    |finding: &Finding| finding.severity != Severity::Fine || finding.subject == "server";
+                each.extend(all.into_iter().filter(|finding| matters(finding) && worth_saying(finding)).map(of_node));
+            }
+            Err(error) => {
+                let remedy = "bring it back: as long as it is away, one more may not fail";
+                each.push(of_node(Finding::new("server", Severity::Warning, format!("no answer: {error}"), remedy)));
+                first_error = Some(error);
+            }
+        }
+    }
+    if let Some(error) = first_error.filter(|_| answering == 0) {
+        return Err(error);
+    }
+    let majority = nodes.len() / 2 + 1;
+    let found = format!("{answering} of {} answer, {majority} decide", nodes.len());
+    let summary = if answering < majority {
+        let remedy = "bring them back: without a majority no lock is granted, renewed or released";
+        Finding::new("nodes", Severity::Danger, found, remedy)
+    } else if answering == majority {
+        Finding::new("nodes", Severity::Warning, found, "bring the others back: not one more may fail")
+    } else if nodes.len() % 2 == 0 {
+        let remedy = "an odd number outlives as many failures with one node less";
+        Finding::new("nodes", Severity::Note, found, remedy)
+    } else {
+        Finding::fine("nodes", found)
+    };
+    each.insert(0, summary);
+    Ok(each)
 }

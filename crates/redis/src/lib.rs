@@ -23,6 +23,7 @@ mod locks;
 mod options;
 mod presence;
 mod records;
+mod redlock;
 mod scripts;
 mod sentinel;
 mod trouble;
@@ -30,3 +31,4 @@ mod ways;
 
 pub use locks::RedisLocks;
 pub use options::RedisOptions;
+pub use redlock::{RedlockLocks, RedlockOptions};

@@ -125,6 +125,7 @@ impl Live {
 }
 
 /// Why one question has no answer.
+#[derive(Debug)]
 pub(crate) enum Failed {
     NoConnection(EngineError),
     /// It may have happened.

@@ -19,7 +19,7 @@ use crate::board::{Board, Expected, Known, News};
 use crate::keys::Keys;
 use crate::link::Live;
 use crate::options::RedisOptions;
-use crate::presence::Presence;
+use crate::presence::{self, Presence};
 use crate::records::{Answer, Fields, Reader, info};
 use crate::scripts;
 use crate::ways::{Servers, Way};
@@ -67,7 +67,7 @@ impl RedisLocks {
         let board = Arc::new(Board::new());
         let servers = Servers::new(&options);
         let presence =
-            Presence::start(&options, servers.cluster(), Arc::clone(&board), Arc::clone(&keys), deadline).await?;
+            presence::start(&options, servers.cluster(), Arc::clone(&board), Arc::clone(&keys), deadline).await?;
         Ok(Self { options, servers, keys, board, epochs, minting: tokio::sync::Mutex::default(), _presence: presence })
     }
 

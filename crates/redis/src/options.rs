@@ -53,6 +53,8 @@ enum Set {
     One,
     Sentinel(Sentinels),
     Cluster(Vec<Host>),
+    /// They know nothing of each other.
+    Nodes(Vec<Host>),
 }
 
 /// Those who know which server is the primary.
@@ -123,6 +125,23 @@ impl RedisOptions {
         Ok(options)
     }
 
+    /// What an address of servers says that know nothing of each other.
+    pub(crate) fn nodes(text: &str) -> Result<Self, String> {
+        let (rest, tls) = match text.split_once("://") {
+            Some(("redlock", rest)) => (rest, false),
+            Some(("redlocks", rest)) => (rest, true),
+            _ => return Err("write redlock://HOST:PORT,HOST:PORT,HOST:PORT".to_owned()),
+        };
+        let several = Several::parse(rest, tls, 6379)?;
+        if several.hosts.len() < 3 {
+            let few = several.hosts.len();
+            return Err(format!("it names {few} nodes; a majority needs three or more, or write redis:// for one"));
+        }
+        let db = database(several.path)?;
+        let options = Self::one(&several.single, Set::Nodes(several.hosts))?;
+        Ok(if db == 0 { options } else { Self { db, ..options } })
+    }
+
     fn one(text: &str, set: Set) -> Result<Self, String> {
         let url = Url::parse(text).map_err(|error| format!("{error}; write redis://HOST:PORT/DB"))?;
         let scheme = match url.scheme() {
@@ -165,7 +184,9 @@ impl RedisOptions {
                 "tls_cert" => options.tls_cert = Some(PathBuf::from(&*value)),
                 "tls_key" => options.tls_key = Some(PathBuf::from(&*value)),
                 "connect_timeout" => options.connect_timeout = seconds(&value)?,
-                "min_replicas" if options.set != Set::One => options.min_replicas = replicas(&value)?,
+                "min_replicas" if matches!(options.set, Set::Sentinel(_) | Set::Cluster(_)) => {
+                    options.min_replicas = replicas(&value)?
+                }
                 "sentinel_user" | "sentinel_password" => {
                     let Set::Sentinel(sentinels) = &mut options.set else {
                         return Err(format!("{key} is for redis+sentinel://"));
@@ -209,14 +230,16 @@ impl RedisOptions {
     fn text(&self, with_passwords: bool) -> String {
         let secret = |Secret(word): &Secret| if with_passwords { encoded(word) } else { "***".to_owned() };
         let password = self.password.as_ref().map(secret);
-        let mut text = match self.scheme {
-            Scheme::Plain => "redis",
-            Scheme::Tls => "rediss",
-            Scheme::Unix => "redis+unix",
+        let mut text = match (&self.set, self.scheme) {
+            (Set::Nodes(_), Scheme::Tls) => "redlocks",
+            (Set::Nodes(_), _) => "redlock",
+            (_, Scheme::Plain) => "redis",
+            (_, Scheme::Tls) => "rediss",
+            (_, Scheme::Unix) => "redis+unix",
         }
         .to_owned();
         text.push_str(match self.set {
-            Set::One => "://",
+            Set::One | Set::Nodes(_) => "://",
             Set::Sentinel(_) => "+sentinel://",
             Set::Cluster(_) => "+cluster://",
         });
@@ -298,6 +321,15 @@ impl RedisOptions {
             Set::One => "redis",
             Set::Sentinel(_) => "redis+sentinel",
             Set::Cluster(_) => "redis+cluster",
+            Set::Nodes(_) => "redlock",
+        }
+    }
+
+    /// The servers that know nothing of each other.
+    pub(crate) fn node_hosts(&self) -> &[Host] {
+        match &self.set {
+            Set::Nodes(hosts) => hosts,
+            _ => &[],
         }
     }
 
@@ -332,6 +364,7 @@ impl RedisOptions {
                 format!("{}/{}/{}", list(hosts), encoded(service), self.db)
             }
             Set::Cluster(hosts) => list(hosts),
+            Set::Nodes(hosts) => format!("{}/{}", list(hosts), self.db),
             Set::One => String::new(),
         }
     }

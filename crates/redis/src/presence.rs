@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::thread;
 
-use mutext_contract::{Deadline, Effect, EngineError, TroubleKind};
+use mutext_contract::{ContextName, Deadline, Effect, EngineError, LeaseId, TroubleKind};
 use redis::{FromRedisValue, PushInfo, PushKind, Value};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Duration, Instant};
@@ -39,44 +39,21 @@ pub(crate) struct Presence {
 
 impl Presence {
     /// Ready when the channel is listened on.
-    pub(crate) async fn start(
-        options: &Arc<RedisOptions>,
-        cluster: Option<Arc<Cluster>>,
-        board: Arc<Board>,
-        keys: Arc<Keys>,
-        deadline: Deadline,
-    ) -> Result<Self, EngineError> {
-        let subject = options.to_string();
+    pub(crate) async fn start<W, F>(subject: &str, deadline: Deadline, work: W) -> Result<Self, EngineError>
+    where
+        W: FnOnce(oneshot::Sender<Result<(), EngineError>>) -> F + Send + 'static,
+        F: Future<Output = ()> + Send,
+    {
         let trouble = |error: std::io::Error| {
             let kind = TroubleKind::Unavailable;
             EngineError::new("thread mutext-redis", kind, "allow more threads for this process").caused_by(error)
         };
-        if let Some(cluster) = &cluster {
-            cluster.refresh(deadline).await?;
-        }
-        // A server alone is listened to and asked on the same connection.
-        let link = Link::new(Arc::clone(options))?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(trouble)?;
         let (stop, mut stopped) = watch::channel(());
         let (ready, is_ready) = oneshot::channel();
         let live = async move {
-            let work = async {
-                match cluster {
-                    Some(cluster) => {
-                        let listening = listen_to_all(&cluster, &board, &keys, ready);
-                        let way = Way::Cluster(Arc::clone(&cluster));
-                        tokio::join!(listening, tend(&way, &board, &keys));
-                    }
-                    None => {
-                        let link = Arc::new(link);
-                        let way = Way::One(Arc::clone(&link));
-                        let ear = Ear { board: Arc::clone(&board), keys: Arc::clone(&keys), node: None };
-                        tokio::join!(listen(&link, &ear, ready), tend(&way, &board, &keys));
-                    }
-                }
-            };
             tokio::select! {
-                () = work => {}
+                () = work(ready) => {}
                 // An error says that the sender is gone.
                 _ = stopped.changed() => {}
             }
@@ -98,12 +75,39 @@ impl Drop for Presence {
     }
 }
 
-/// Where what is heard goes.
-struct Ear {
+/// The presence on one server, the primary that Sentinels name, or all masters of a cluster.
+pub(crate) async fn start(
+    options: &Arc<RedisOptions>,
+    cluster: Option<Arc<Cluster>>,
     board: Arc<Board>,
     keys: Arc<Keys>,
+    deadline: Deadline,
+) -> Result<Presence, EngineError> {
+    let subject = options.to_string();
+    if let Some(cluster) = cluster {
+        cluster.refresh(deadline).await?;
+        let work = move |ready| async move {
+            let way = Way::Cluster(Arc::clone(&cluster));
+            tokio::join!(listen_to_all(&cluster, &board, &keys, ready), tend(&way, &board, &keys));
+        };
+        return Presence::start(&subject, deadline, work).await;
+    }
+    // It is listened to and asked on the same connection.
+    let link = Arc::new(Link::new(Arc::clone(options))?);
+    let work = move |ready| async move {
+        let way = Way::One(Arc::clone(&link));
+        let ear = Ear { board: Arc::clone(&board), keys: Arc::clone(&keys), node: None };
+        tokio::join!(listen(&link, &ear, ready), tend(&way, &board, &keys));
+    };
+    Presence::start(&subject, deadline, work).await
+}
+
+/// Where what is heard goes.
+pub(crate) struct Ear {
+    pub(crate) board: Arc<Board>,
+    pub(crate) keys: Arc<Keys>,
     /// The node of a cluster that is listened to.
-    node: Option<(Arc<Cluster>, Host)>,
+    pub(crate) node: Option<(Arc<Cluster>, Host)>,
 }
 
 impl Ear {
@@ -191,7 +195,7 @@ async fn listen_to_all(
 }
 
 /// Listens on the process's channel, on one connection after another. The first is reported to `ready`.
-async fn listen(link: &Link, ear: &Ear, ready: oneshot::Sender<Result<(), EngineError>>) {
+pub(crate) async fn listen(link: &Link, ear: &Ear, ready: oneshot::Sender<Result<(), EngineError>>) {
     let mut ready = Some(ready);
     let mut pause = Pause::new();
     loop {
@@ -282,8 +286,8 @@ async fn subscribe(link: &Link, ear: &Ear, sender: mpsc::UnboundedSender<PushInf
     }
 }
 
-/// Looks after those who wait: whether a push was missed, whether whoever holds their lock is dead or lapsed.
-async fn tend(way: &Way, board: &Board, keys: &Keys) {
+/// Those who are to be looked after, as soon as that is due.
+pub(crate) async fn next_round(board: &Board) -> HashMap<ContextName, Vec<LeaseId>> {
     loop {
         let due = board.due();
         let sleep = async {
@@ -293,10 +297,16 @@ async fn tend(way: &Way, board: &Board, keys: &Keys) {
             }
         };
         tokio::select! {
-            () = sleep => {}
-            () = board.changed.notified() => continue,
+            () = sleep => return board.round(),
+            () = board.changed.notified() => {}
         }
-        for (context, ids) in board.round() {
+    }
+}
+
+/// Looks after those who wait: whether a push was missed, whether whoever holds their lock is dead or lapsed.
+async fn tend(way: &Way, board: &Board, keys: &Keys) {
+    loop {
+        for (context, ids) in next_round(board).await {
             for ids in ids.chunks(AT_ONCE) {
                 let asked = Instant::now();
                 let mut all = vec![keys.table(&context), keys.queue(&context)];

@@ -29,5 +29,4 @@ impl Servers for InCluster {
 }
 
 mutext_conformance::lock_suite!(Clients<InCluster>);
-// A thousand of them: MUTEXT_MODEL_SCHEDULES=1000 cargo test -p mutext-redis --test conformance_cluster
-mutext_conformance::model_suite!(Clients<InCluster>, schedules = 150);
+mutext_conformance::model_suite!(Clients<InCluster>, schedules = 1_000);

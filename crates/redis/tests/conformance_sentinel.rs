@@ -29,5 +29,4 @@ impl Servers for BehindSentinels {
 }
 
 mutext_conformance::lock_suite!(Clients<BehindSentinels>);
-// A thousand of them: MUTEXT_MODEL_SCHEDULES=1000 cargo test -p mutext-redis --test conformance_sentinel
-mutext_conformance::model_suite!(Clients<BehindSentinels>, schedules = 150);
+mutext_conformance::model_suite!(Clients<BehindSentinels>, schedules = 1_000);
