@@ -208,7 +208,17 @@ impl Link {
         connected.unwrap_or_else(|_| Err(self.unreachable()))
     }
 
-    fn current(&self) -> Option<Arc<Live>> {
+    /// The connection, made anew where there is none, with one try.
+    pub(crate) async fn connect_once(&self) -> Result<Arc<Live>, EngineError> {
+        let _turn = self.connecting.lock().await;
+        match self.current() {
+            Some(live) => Ok(live),
+            None => self.connect(None).await,
+        }
+    }
+
+    /// The connection, where there is one.
+    pub(crate) fn current(&self) -> Option<Arc<Live>> {
         lock(&self.state).live.as_ref().filter(|live| !live.is_stale.load(Ordering::Relaxed)).map(Arc::clone)
     }
 

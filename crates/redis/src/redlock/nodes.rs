@@ -5,18 +5,17 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures_util::stream::FuturesUnordered;
-use mutext_contract::{Deadline, EngineError};
+use mutext_contract::Deadline;
 use redis::Value;
 use tokio::time::Instant;
 
 use crate::hosts::Host;
-use crate::link::{Links, lock};
+use crate::link::{Link, Links, Live, lock};
 use crate::options::RedisOptions;
 use crate::scripts::Script;
 
-/// How long one node has to answer, and to be connected to.
+/// How long one node has to be connected to, and to answer.
 const PATIENCE: Duration = Duration::from_secs(1);
-const CONNECT: Duration = Duration::from_millis(300);
 /// One that did not is left alone for so long.
 const REST: Duration = Duration::from_millis(100);
 /// More questions than these do not wait for one node.
@@ -47,11 +46,7 @@ impl Node {
         if !self.may_be_asked() {
             return None;
         }
-        let link = self.links.here().ok()?;
-        let Ok(live) = link.live(Deadline::after(CONNECT)).await else {
-            self.rest();
-            return None;
-        };
+        let (link, live) = self.live().await?;
         let keys = [key.to_owned()];
         let mut words = vec![live.run.as_bytes()];
         words.extend(args.iter().map(String::as_bytes));
@@ -70,6 +65,21 @@ impl Node {
         }
     }
 
+    /// A connection to it. One that takes its time is made to the end, whether or not somebody still waits for it.
+    async fn live(&self) -> Option<(Arc<Link>, Arc<Live>)> {
+        let link = self.links.here().ok()?;
+        if let Some(live) = link.current() {
+            return Some((link, live));
+        }
+        let connecting = Arc::clone(&link);
+        let connected = tokio::spawn(async move { connecting.connect_once().await });
+        if let Ok(Ok(Ok(live))) = tokio::time::timeout(PATIENCE, connected).await {
+            return Some((link, live));
+        }
+        self.rest();
+        None
+    }
+
     /// Whether it has not failed lately. Of those who come when its rest is over, one tries, and the others go by.
     fn may_be_asked(&self) -> bool {
         let mut rests = lock(&self.rests_until);
@@ -77,7 +87,7 @@ impl Node {
             None => true,
             Some(until) if Instant::now() < until => false,
             Some(_) => {
-                *rests = Some(Instant::now() + REST.max(CONNECT));
+                *rests = Some(Instant::now() + 2 * REST);
                 true
             }
         }
@@ -169,13 +179,8 @@ impl Node {
         if !self.may_be_asked() {
             return None;
         }
-        let asked: Result<Value, EngineError> = async {
-            let link = self.links.here()?;
-            let live = link.live(Deadline::after(CONNECT)).await?;
-            let answer = link.attempt(&live, live.query(command), Deadline::after(PATIENCE)).await;
-            answer.map_err(|_| crate::trouble::unanswered(&self.host.to_string()))
-        }
-        .await;
+        let (link, live) = self.live().await?;
+        let asked = link.attempt(&live, live.query(command), Deadline::after(PATIENCE)).await;
         if asked.is_err() {
             self.rest();
         }

@@ -110,12 +110,14 @@ fn latest(all: Vec<Accepted>) -> Option<(Ballot, String, Duration)> {
 /// The table as it is known, and the ballot by which it may be changed, unless somebody else has been promised one.
 struct Known {
     ballot: Ballot,
+    /// The one that the table was accepted by, where that is of the same epoch.
+    accepted: Option<Ballot>,
     table: Table,
     /// When the table's clock said what it says.
     at: Instant,
 }
 
-/// Whoever has the turn at a context's register.
+/// What is known of a context's register.
 #[derive(Default)]
 struct Turn {
     known: Option<Known>,
@@ -125,39 +127,66 @@ struct Turn {
 
 struct Job {
     op: Op,
-    answer: oneshot::Sender<Said>,
-    /// It was there to be ended in an earlier try, which may have happened.
+    answer: oneshot::Sender<Result<Said, EngineError>>,
+    deadline: Deadline,
+    /// The last try in which it was there to be ended: that may have happened.
+    ended_by: Option<Ballot>,
+    /// It did happen.
     ended: bool,
 }
 
 /// A context's register, for all of this process.
 #[derive(Default)]
 struct Seat {
-    jobs: Mutex<Vec<Job>>,
-    turn: tokio::sync::Mutex<Turn>,
+    jobs: Mutex<Jobs>,
 }
 
-/// Jobs that somebody does; dropped, it leaves them to the next.
-struct Batch<'a> {
-    seat: &'a Seat,
+#[derive(Default)]
+struct Jobs {
+    waiting: Vec<Job>,
+    turn: Turn,
+    /// Somebody does what waits.
+    is_driven: bool,
+}
+
+/// Jobs that are done at one time, by the task that has the turn. Dropped before its end, as with the runtime that it
+/// ran on, it leaves the turn: those who wait find their answers gone, and ask again.
+struct Batch {
+    seat: Arc<Seat>,
     jobs: Vec<Job>,
+    turn: Turn,
+    is_over: bool,
 }
 
-impl<'a> Batch<'a> {
-    fn take(seat: &'a Seat) -> Self {
-        let mut waiting = lock(&seat.jobs);
+impl Batch {
+    /// The next jobs; false where none waits, and the turn is over.
+    fn next(&mut self) -> bool {
+        let mut all = lock(&self.seat.jobs);
         // Whoever does not wait any more gives back what may have come of it.
-        waiting.retain(|job| !job.answer.is_closed());
-        let most = waiting.len().min(AT_ONCE);
-        let jobs = waiting.drain(..most).collect();
-        Self { seat, jobs }
+        all.waiting.retain(|job| !job.answer.is_closed());
+        let most = all.waiting.len().min(AT_ONCE);
+        self.jobs = all.waiting.drain(..most).collect();
+        if self.jobs.is_empty() {
+            all.turn = std::mem::take(&mut self.turn);
+            all.is_driven = false;
+            self.is_over = true;
+        }
+        !self.jobs.is_empty()
+    }
+
+    fn deadline(&self) -> Deadline {
+        let last = self.jobs.iter().map(|job| job.deadline.instant()).max();
+        last.map_or_else(Deadline::now, Deadline::at)
     }
 }
 
-impl Drop for Batch<'_> {
+impl Drop for Batch {
     fn drop(&mut self) {
-        let mut waiting = lock(&self.seat.jobs);
-        waiting.splice(0..0, self.jobs.drain(..));
+        if !self.is_over {
+            let mut all = lock(&self.seat.jobs);
+            all.is_driven = false;
+            all.waiting.clear();
+        }
     }
 }
 
@@ -206,19 +235,23 @@ impl Register {
         deadline: Deadline,
     ) -> Result<Said, EngineError> {
         let seat = self.seat(context);
-        let (answer, mut answered) = oneshot::channel();
-        lock(&seat.jobs).push(Job { op, answer, ended: false });
         let run = async {
             loop {
-                tokio::select! {
-                    biased;
-                    said = &mut answered => return said.map_err(|_| self.unreached()),
-                    mut turn = seat.turn.lock() => {
-                        if let Ok(said) = answered.try_recv() {
-                            return Ok(said);
-                        }
-                        self.drive(context, &seat, &mut turn, deadline).await?;
-                    }
+                let (answer, answered) = oneshot::channel();
+                let job = Job { op: op.clone(), answer, deadline, ended_by: None, ended: false };
+                let turn = {
+                    let mut all = lock(&seat.jobs);
+                    all.waiting.push(job);
+                    let is_driven = std::mem::replace(&mut all.is_driven, true);
+                    (!is_driven).then(|| std::mem::take(&mut all.turn))
+                };
+                if let Some(turn) = turn {
+                    // In a task of its own: nobody waits for somebody who does not go on.
+                    let batch = Batch { seat: Arc::clone(&seat), jobs: Vec::new(), turn, is_over: false };
+                    tokio::spawn(Arc::clone(self).drive(context.clone(), batch));
+                }
+                if let Ok(said) = answered.await {
+                    return said;
                 }
             }
         };
@@ -230,61 +263,67 @@ impl Register {
         EngineError::new(self.keys.subject(), TroubleKind::Unavailable, remedy).with_effect(Effect::Unknown)
     }
 
-    /// Does all that waits at a seat in one change.
-    async fn drive(
-        self: &Arc<Self>,
-        context: &ContextName,
-        seat: &Seat,
-        turn: &mut Turn,
-        deadline: Deadline,
-    ) -> Result<(), EngineError> {
-        let mut batch = Batch::take(seat);
-        if batch.jobs.is_empty() {
-            return Ok(());
-        }
-        let key: Arc<str> = self.keys.register(context).into();
-        let mut pause = FIRST_PAUSE;
-        let mut earlier: Vec<Tell> = Vec::new();
-        loop {
-            let known = match turn.known.take() {
-                Some(known) => Ok(known),
-                None => self.prepare(context, &key, turn, deadline).await,
-            };
-            let stop = match known {
-                Ok(Known { ballot, mut table, at }) => {
-                    let began = Instant::now();
-                    let now_ns = table.clock_ns.saturating_add(nanos(began.duration_since(at)));
-                    let mut tells = Vec::new();
-                    let said: Vec<Said> =
-                        batch.jobs.iter().map(|job| table.apply(&job.op, now_ns, &mut tells)).collect();
-                    match self.accept(&key, ballot, table.write(), turn).await {
-                        Ok(()) => {
-                            // What an earlier try granted stands where somebody completed it.
-                            earlier.retain(|tell| tell.stands(&table) && !tells.contains(tell));
-                            tells.append(&mut earlier);
-                            turn.known = Some(Known { ballot: ballot.next(), table, at: began });
-                            answer(&mut batch, said);
-                            self.courier.deliver(self, context, tells);
-                            return Ok(());
-                        }
-                        Err(stop) => {
-                            note(&mut batch, &said);
-                            earlier.append(&mut tells);
-                            stop
+    /// Does all that waits at a seat, as much as there is at a time in one change.
+    async fn drive(self: Arc<Self>, context: ContextName, mut batch: Batch) {
+        let key: Arc<str> = self.keys.register(&context).into();
+        while batch.next() {
+            let mut pause = FIRST_PAUSE;
+            let mut earlier: Vec<Tell> = Vec::new();
+            while !batch.jobs.is_empty() {
+                match self.change(&context, &key, &mut batch, &mut earlier).await {
+                    Ok(()) => break,
+                    Err(Stop::Trouble(error)) => {
+                        // The others ask again, and are told themselves.
+                        if let Some(job) = batch.jobs.drain(..).next() {
+                            drop(job.answer.send(Err(error)));
                         }
                     }
+                    Err(Stop::Conflict | Stop::Unreached) => {
+                        tokio::time::sleep(pause.mul_f64(rand::random_range(0.1..1.0))).await;
+                        pause = (pause * 2).min(LONGEST_PAUSE);
+                        batch.jobs.retain(|job| !job.answer.is_closed());
+                    }
                 }
-                Err(stop) => stop,
-            };
-            if let Stop::Trouble(error) = stop {
-                return Err(error);
             }
-            if deadline.remaining() < pause {
-                return Err(self.unreached());
-            }
-            tokio::time::sleep(pause.mul_f64(rand::random_range(0.1..1.0))).await;
-            pause = (pause * 2).min(LONGEST_PAUSE);
         }
+    }
+
+    /// Does a batch in one change, or says what is in the way.
+    async fn change(
+        self: &Arc<Self>,
+        context: &ContextName,
+        key: &Arc<str>,
+        batch: &mut Batch,
+        earlier: &mut Vec<Tell>,
+    ) -> Result<(), Stop> {
+        let known = match batch.turn.known.take() {
+            Some(known) => known,
+            None => {
+                let deadline = batch.deadline();
+                self.prepare(context, key, &mut batch.turn, deadline).await?
+            }
+        };
+        let Known { ballot, accepted, mut table, at } = known;
+        let began = Instant::now();
+        if let Some(Ballot { round, proposer, .. }) = accepted {
+            table.follows(round, proposer);
+        }
+        recognise(batch, &table);
+        let now_ns = table.clock_ns.saturating_add(nanos(began.duration_since(at)));
+        let mut tells = Vec::new();
+        let said: Vec<Said> = batch.jobs.iter().map(|job| table.apply(&job.op, now_ns, &mut tells)).collect();
+        if let Err(stop) = self.accept(key, ballot, table.write(), &mut batch.turn).await {
+            note(batch, &said, ballot);
+            earlier.append(&mut tells);
+            return Err(stop);
+        }
+        // What an earlier try granted stands where somebody completed it.
+        earlier.retain(|tell| tell.stands(&table) && !tells.contains(tell));
+        tells.append(earlier);
+        batch.turn.known = Some(Known { ballot: ballot.next(), accepted: Some(ballot), table, at: began });
+        answer(batch, said);
+        self.courier.deliver(self, context, tells);
+        Ok(())
     }
 
     /// Learns the table, and is promised that nobody with an older ballot changes it.
@@ -302,7 +341,9 @@ impl Register {
         if let Some(promised) = promised {
             match latest(promised) {
                 // A value is always of its ballot's epoch.
-                Some((accepted, value, age)) if accepted.epoch == epoch => return self.known(ballot, &value, age),
+                Some((accepted, value, age)) if accepted.epoch == epoch => {
+                    return self.known(ballot, Some(accepted), &value, age);
+                }
                 // An epoch was to be founded here, and whoever was at it did not come to the end.
                 best => return self.found(context, key, turn, best, deadline).await,
             }
@@ -353,14 +394,14 @@ impl Register {
         (None, (promised + forgot >= self.nodes.majority()).then_some(accepted), refused)
     }
 
-    fn known(&self, ballot: Ballot, value: &str, age: Duration) -> Result<Known, Stop> {
+    fn known(&self, ballot: Ballot, accepted: Option<Ballot>, value: &str, age: Duration) -> Result<Known, Stop> {
         let now = Instant::now();
         let table = Table::read(value).ok_or_else(|| {
             let kind = TroubleKind::Failed("it holds a register that is not what Mutext writes".to_owned());
             let remedy = "see whether another program writes keys of this prefix; name another with ?prefix=NAME";
             Stop::Trouble(EngineError::new(self.keys.subject(), kind, remedy))
         })?;
-        Ok(Known { ballot, table, at: now.checked_sub(age).unwrap_or(now) })
+        Ok(Known { ballot, accepted, table, at: now.checked_sub(age).unwrap_or(now) })
     }
 
     /// Begins an epoch: no majority remembers the last one. Leases that are still known stay, under their old numbers.
@@ -381,8 +422,8 @@ impl Register {
         };
         let best = best.into_iter().chain(latest(promised)).max_by_key(|(ballot, ..)| *ballot);
         let mut known = match best {
-            Some((_, value, age)) => self.known(ballot, &value, age)?,
-            None => Known { ballot, table: Table::default(), at: Instant::now() },
+            Some((_, value, age)) => self.known(ballot, None, &value, age)?,
+            None => Known { ballot, accepted: None, table: Table::default(), at: Instant::now() },
         };
         known.table.begin(epoch);
         Ok(known)
@@ -456,20 +497,29 @@ impl Register {
     }
 }
 
-fn answer(batch: &mut Batch<'_>, said: Vec<Said>) {
+fn answer(batch: &mut Batch, said: Vec<Said>) {
     for (job, said) in batch.jobs.drain(..).zip(said) {
         let said = match said {
             Said::Ended(_) if job.ended => Said::Ended(mutext_contract::Release::Released),
             said => said,
         };
         // Whoever has gone gives back what came of it.
-        drop(job.answer.send(said));
+        drop(job.answer.send(Ok(said)));
     }
 }
 
 /// Takes note of what a try that may have happened would have ended.
-fn note(batch: &mut Batch<'_>, said: &[Said]) {
+fn note(batch: &mut Batch, said: &[Said], ballot: Ballot) {
     for (job, said) in batch.jobs.iter_mut().zip(said) {
-        job.ended |= matches!(said, Said::Ended(mutext_contract::Release::Released));
+        if matches!(said, Said::Ended(mutext_contract::Release::Released)) {
+            job.ended_by = Some(ballot);
+        }
+    }
+}
+
+/// Finds out which earlier tries did happen: somebody else completed them.
+fn recognise(batch: &mut Batch, table: &Table) {
+    for job in &mut batch.jobs {
+        job.ended |= job.ended_by.is_some_and(|ballot| table.has_followed(ballot.round, ballot.proposer));
     }
 }

@@ -19,6 +19,8 @@ pub(crate) const CONFIRM: Duration = Duration::from_secs(2);
 /// How long it is remembered that an attempt or a lease was ended by another, and of how many at most.
 const ENDED_KEPT_NS: i64 = 3_600_000_000_000;
 const ENDED_MOST: usize = 256;
+/// How many changes it is known of that they led to the table.
+const PAST_KEPT: usize = 4;
 /// The table travels as a whole: more requests and leases than these are refused.
 const ENTRIES_MOST: usize = 2_048;
 
@@ -96,6 +98,9 @@ pub(crate) struct Table {
     /// The epochs of leases that are older than the table's.
     older: HashMap<LeaseId, u64>,
     ended: Vec<Ended>,
+    /// The changes that led here, the latest first: round and proposer of each. Whoever does not know what became of a
+    /// try of its own finds it here, or it was not made.
+    past: Vec<(u64, u64)>,
 }
 
 /// An entry as it is written.
@@ -132,6 +137,8 @@ struct Written<'a> {
     entries: Vec<Row<'a>>,
     #[serde(skip_serializing_if = "<[_]>::is_empty", default)]
     ended: Cow<'a, [Ended]>,
+    #[serde(skip_serializing_if = "<[_]>::is_empty", default)]
+    past: Cow<'a, [(u64, u64)]>,
 }
 
 impl Table {
@@ -159,6 +166,7 @@ impl Table {
             place: self.place,
             entries: rows.collect(),
             ended: Cow::Borrowed(&self.ended),
+            past: Cow::Borrowed(&self.past),
         };
         // Names, numbers and strings alone: nothing of it can fail.
         serde_json::to_string(&written).unwrap_or_default()
@@ -194,6 +202,7 @@ impl Table {
             entries,
             older,
             ended: written.ended.into_owned(),
+            past: written.past.into_owned(),
         })
     }
 
@@ -204,6 +213,18 @@ impl Table {
             self.older.entry(entry.id).or_insert(self.epoch);
         }
         (self.epoch, self.counter) = (epoch, 0);
+        self.past.clear();
+    }
+
+    /// Takes note of the change that it was read from, before the next is made.
+    pub(crate) fn follows(&mut self, round: u64, proposer: u64) {
+        self.past.truncate(PAST_KEPT - 1);
+        self.past.insert(0, (round, proposer));
+    }
+
+    /// Whether a change led here.
+    pub(crate) fn has_followed(&self, round: u64, proposer: u64) -> bool {
+        self.past.contains(&(round, proposer))
     }
 
     /// Does what is to be done at `now_ns` of the table's clock; whom it makes news for goes into `tells`.
