@@ -16,6 +16,7 @@ mod pgbouncer;
 mod postgres;
 mod process;
 mod redis;
+mod redis_sets;
 
 use std::path::PathBuf;
 
@@ -23,6 +24,7 @@ pub use etcd::EtcdServer;
 pub use pgbouncer::PgBouncer;
 pub use postgres::PostgresServer;
 pub use redis::RedisServer;
+pub use redis_sets::{RedisCluster, RedisNodes, SentinelSet};
 
 /// Why a server could not be had, or a command to it failed.
 #[derive(Debug, thiserror::Error)]
