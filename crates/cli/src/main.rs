@@ -17,6 +17,7 @@ mod config;
 mod config_file;
 mod doctor;
 mod documents;
+mod engines;
 mod error;
 mod exit;
 mod experiment;

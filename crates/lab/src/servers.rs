@@ -26,6 +26,11 @@ impl Server {
             Self::Postgres => "postgres",
         }
     }
+
+    /// Whether it is started for documents; all others are for locks alone.
+    pub const fn holds_documents(self) -> bool {
+        matches!(self, Self::Postgres)
+    }
 }
 
 impl fmt::Display for Server {
@@ -56,11 +61,11 @@ pub enum ServersError {
     Address(#[from] mutext::Error),
 }
 
-/// Servers that run until this is dropped, or until this process dies of whatever cause.
-#[derive(Debug)]
-pub struct Servers {
-    redis: Option<RedisServer>,
-    postgres: Option<PostgresServer>,
+impl ServersError {
+    /// Whether its program is not on this machine.
+    pub const fn is_missing(&self) -> bool {
+        matches!(self, Self::Testbed(TestbedError::Missing { .. }))
+    }
 }
 
 /// PostgreSQL waits for its disk before it acknowledges, as it does wherever data matter. These are its own defaults,
@@ -71,47 +76,86 @@ const POSTGRES_SETTINGS: [(&str, &str); 4] =
 /// Redis keeps locks in memory alone: after a restart a new epoch holds off whoever had one.
 const REDIS_SETTINGS: [(&str, &str); 2] = [("save", ""), ("appendonly", "no")];
 
+/// One that runs.
+#[derive(Debug)]
+enum Running {
+    Redis(RedisServer),
+    Postgres(PostgresServer),
+}
+
+impl Running {
+    fn start(server: Server) -> Result<Self, TestbedError> {
+        Ok(match server {
+            Server::Redis => Self::Redis(RedisServer::start_with(&REDIS_SETTINGS)?),
+            Server::Postgres => Self::Postgres(PostgresServer::start_with(&POSTGRES_SETTINGS)?),
+        })
+    }
+
+    fn url(&self) -> String {
+        match self {
+            Self::Redis(server) => server.url(),
+            Self::Postgres(server) => server.url(),
+        }
+    }
+
+    /// Its version, and the settings that decide what it costs and what it keeps.
+    fn facts(&self) -> Result<String, TestbedError> {
+        Ok(match self {
+            Self::Redis(server) => redis_facts(server)?,
+            Self::Postgres(server) => postgres_facts(server)?,
+        })
+    }
+}
+
+fn postgres_facts(server: &PostgresServer) -> Result<String, TestbedError> {
+    let mut settings = Vec::new();
+    for name in ["fsync", "synchronous_commit", "full_page_writes", "shared_buffers", "max_connections"] {
+        settings.push(format!("{name}={}", server.sql(&format!("SHOW {name}"))?.trim()));
+    }
+    Ok(format!("{}: {}", server.version()?.trim(), settings.join(", ")))
+}
+
+fn redis_facts(server: &RedisServer) -> Result<String, TestbedError> {
+    let mut settings = Vec::new();
+    for name in ["save", "appendonly", "maxmemory-policy", "io-threads"] {
+        let answer = server.cli(&["CONFIG", "GET", name])?;
+        let value = answer.lines().nth(1).filter(|text| !text.is_empty()).unwrap_or("none");
+        settings.push(format!("{name}={value}"));
+    }
+    let version = server.version()?;
+    let version = version.split_whitespace().take(3).collect::<Vec<_>>().join(" ");
+    Ok(format!("{version}: {}", settings.join(", ")))
+}
+
+/// Servers that run until this is dropped, or until this process dies of whatever cause.
+#[derive(Debug)]
+pub struct Servers(Vec<(Server, Running)>);
+
 impl Servers {
     /// Starts each kind that `wanted` names, once.
     pub fn start(wanted: &[Server]) -> Result<Self, ServersError> {
-        let starts = |server| wanted.contains(&server);
-        let redis = starts(Server::Redis).then(|| RedisServer::start_with(&REDIS_SETTINGS)).transpose()?;
-        let postgres = starts(Server::Postgres).then(|| PostgresServer::start_with(&POSTGRES_SETTINGS)).transpose()?;
-        Ok(Self { redis, postgres })
+        let wanted = Server::ALL.into_iter().filter(|server| wanted.contains(server));
+        let started = wanted.map(|server| Ok((server, Running::start(server)?)));
+        Ok(Self(started.collect::<Result<_, TestbedError>>()?))
     }
 
     /// Where documents lie, if a server for them was started.
     pub fn store(&self) -> Result<Option<Address>, ServersError> {
-        Ok(self.postgres.as_ref().map(|server| server.url().parse()).transpose()?)
+        let found = self.0.iter().find(|(server, _)| server.holds_documents());
+        Ok(found.map(|(_, running)| running.url().parse()).transpose()?)
     }
 
-    /// Where locks lie, if a server for them was started.
+    /// Where locks lie, if a server for nothing else was started.
     pub fn locks(&self) -> Result<Option<Address>, ServersError> {
-        Ok(self.redis.as_ref().map(|server| server.url().parse()).transpose()?)
+        let found = self.0.iter().find(|(server, _)| !server.holds_documents());
+        Ok(found.map(|(_, running)| running.url().parse()).transpose()?)
     }
 
     /// Versions, and the settings that decide what they cost and what they keep, one server a line.
     pub fn facts(&self) -> Result<Vec<String>, ServersError> {
-        let mut facts = Vec::new();
-        if let Some(server) = &self.postgres {
-            let mut settings = Vec::new();
-            for name in ["fsync", "synchronous_commit", "full_page_writes", "shared_buffers", "max_connections"] {
-                settings.push(format!("{name}={}", server.sql(&format!("SHOW {name}"))?.trim()));
-            }
-            facts.push(format!("spawned {}: {}", server.version()?.trim(), settings.join(", ")));
-        }
-        if let Some(server) = &self.redis {
-            let mut settings = Vec::new();
-            for name in ["save", "appendonly", "maxmemory-policy", "io-threads"] {
-                let answer = server.cli(&["CONFIG", "GET", name])?;
-                settings.push(format!(
-                    "{name}={}",
-                    answer.lines().nth(1).filter(|text| !text.is_empty()).unwrap_or("none")
-                ));
-            }
-            let version = server.version()?;
-            let version = version.split_whitespace().take(3).collect::<Vec<_>>().join(" ");
-            facts.push(format!("spawned {version}: {}", settings.join(", ")));
+        let mut facts = Vec::with_capacity(self.0.len());
+        for (_, running) in &self.0 {
+            facts.push(format!("spawned {}", running.facts()?));
         }
         Ok(facts)
     }
