@@ -47,6 +47,13 @@ fn every_engine_keeps_its_promises_and_is_measured() {
     {
         assert!(std::fs::metadata(dir.path().join("assets").join(file)).unwrap().len() > 0, "{file}");
     }
+    let report = std::fs::read_to_string(dir.path().join("assets/data/experiments/engines/REPORT.md")).unwrap();
+    let guide = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/engines/README.md");
+    let guide = std::fs::read_to_string(guide).unwrap();
+    let declared = report.split("## What each engine declares").nth(1).unwrap();
+    for row in declared.lines().filter(|line| line.starts_with('|')).take(2 + ALL.len()) {
+        assert!(guide.contains(row), "docs/engines/README.md does not say what the engines declare:\n{row}");
+    }
     assert!(std::fs::read_dir(dir.path().join(".mutext")).unwrap().next().is_none(), "trial stores are left behind");
 }
 

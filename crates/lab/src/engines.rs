@@ -31,7 +31,7 @@ pub use contender::{ContenderLog, ContenderTask, Held, live};
 pub use files::{DATA, DIAGRAMS, write_all};
 pub use probe::{CONTENDERS, HOLD, Passing, Probe};
 pub(crate) use summary::legend;
-pub use summary::{Comparison, EngineSummary, table};
+pub use summary::{Comparison, EngineSummary, declared, table};
 
 /// What every engine is judged by.
 const TREATMENTS: [Treatment; 2] = [Treatment::Locking, Treatment::Protected];

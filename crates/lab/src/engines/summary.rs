@@ -17,6 +17,8 @@ pub struct EngineSummary {
     pub store: String,
     /// Where its locks lie.
     pub locks: String,
+    /// What its lock service declares: each property, and what it has of it.
+    pub declares: Vec<(&'static str, String)>,
     /// Its trials, judged and compared with its store's baseline as in the published experiment.
     pub experiment: Summary,
     /// Time to take a lock that nobody else wants, in milliseconds.
@@ -86,6 +88,7 @@ fn summarise(results: &Results, engine: &EngineResults) -> EngineSummary {
         name: engine.name.clone(),
         store: engine.store.clone(),
         locks: engine.locks.clone(),
+        declares: engine.capabilities.described(),
         experiment,
         free_acquire_ms: all(|probe| &probe.acquire_ms),
         free_release_ms: all(|probe| &probe.release_ms),
@@ -165,6 +168,18 @@ pub fn table(comparison: &Comparison) -> Table {
         ],
         rows,
     )
+}
+
+/// What each engine declares: an engine a row, a property a column.
+pub fn declared(comparison: &Comparison) -> Table {
+    let mut header = vec!["engine".to_owned()];
+    let properties = comparison.engines.first().map(|engine| &engine.declares);
+    header.extend(properties.into_iter().flatten().map(|(property, _)| (*property).to_owned()));
+    let rows = comparison.engines.iter().map(|engine| {
+        let has = engine.declares.iter().map(|(_, has)| has.clone());
+        [engine.name.clone()].into_iter().chain(has).collect()
+    });
+    Table { header, rows: rows.collect() }
 }
 
 /// What the columns mean, a line each.

@@ -1,8 +1,8 @@
 //! What the comparison of engines says.
 
-use super::{Block, Table};
+use super::Block;
 use crate::charts::Chart;
-use crate::engines::{Comparison, EngineSummary, Results, legend, table};
+use crate::engines::{Comparison, EngineSummary, Results, declared, legend, table};
 use crate::results::Treatment;
 
 pub(super) fn content<'a>(results: &Results, comparison: &Comparison, charts: &'a [Chart]) -> Vec<Block<'a>> {
@@ -22,7 +22,7 @@ pub(super) fn content<'a>(results: &Results, comparison: &Comparison, charts: &'
         blocks.push(Block::List(failed));
     }
     blocks.push(heading("What each engine declares"));
-    blocks.push(Block::Table(declared(results)));
+    blocks.push(Block::Table(declared(comparison)));
     blocks.push(heading("Setup"));
     let workload = &metadata.workload;
     blocks.push(Block::Paragraph(format!(
@@ -93,21 +93,6 @@ fn evidence(engine: &EngineSummary) -> String {
         engine.overlaps,
         engine.errors.len()
     )
-}
-
-/// An engine a column would be too wide: a property a column, an engine a row.
-fn declared(results: &Results) -> Table {
-    let header = |engine: &crate::engines::EngineResults| {
-        engine.capabilities.described().into_iter().map(|(name, _)| name.to_owned()).collect::<Vec<_>>()
-    };
-    let mut head = vec!["engine".to_owned()];
-    head.extend(results.engines.first().map(header).unwrap_or_default());
-    let rows = results.engines.iter().map(|engine| {
-        let mut row = vec![engine.name.clone()];
-        row.extend(engine.capabilities.described().into_iter().map(|(_, value)| value));
-        row
-    });
-    Table { header: head, rows: rows.collect() }
 }
 
 fn limits() -> Vec<String> {
