@@ -39,8 +39,17 @@ pub(crate) enum News {
 enum Entry {
     /// Asked, and perhaps in the queue.
     Attempt(Attempt),
-    /// A lease that is ours, its path where it has one alone, and since when.
-    Held(Option<String>, Instant),
+    /// A lease that is ours.
+    Held(Held),
+}
+
+/// A lease of this process.
+pub(crate) struct Held {
+    pub(crate) context: ContextName,
+    /// Its first path, and whether it has no other.
+    pub(crate) path: String,
+    pub(crate) alone: bool,
+    pub(crate) since: Instant,
 }
 
 struct Attempt {
@@ -154,7 +163,7 @@ impl Board {
     pub(crate) fn wants_to_be_told(&self) -> bool {
         let wants = |entry: &Entry| match entry {
             Entry::Attempt(attempt) => attempt.place.is_some(),
-            Entry::Held(_, since) => since.elapsed() > HELD_LONG,
+            Entry::Held(held) => held.since.elapsed() > HELD_LONG,
         };
         lock(&self.wanted).is_some_and(|until| Instant::now() < until) || lock(&self.entries).values().any(wants)
     }
@@ -179,7 +188,7 @@ impl Board {
     pub(crate) fn take(&self, id: LeaseId) -> Known {
         let mut entries = lock(&self.entries);
         match entries.remove(&id) {
-            Some(Entry::Held(path, _)) => Known::Held(path),
+            Some(Entry::Held(held)) => Known::Held(held.alone.then_some(held.path)),
             Some(attempt @ Entry::Attempt(_)) => {
                 entries.insert(id, attempt);
                 Known::Other
@@ -193,6 +202,27 @@ impl Board {
         let mut entries = lock(&self.entries);
         if matches!(entries.get(&id), Some(Entry::Held(..))) {
             entries.remove(&id);
+        }
+    }
+
+    /// The leases that this process has: where they lie, and the first path of each.
+    pub(crate) fn held(&self) -> Vec<(ContextName, String, LeaseId)> {
+        let entries = lock(&self.entries);
+        let held = entries.iter().filter_map(|(id, entry)| match entry {
+            Entry::Held(held) => Some((held.context.clone(), held.path.clone(), *id)),
+            Entry::Attempt(_) => None,
+        });
+        held.collect()
+    }
+
+    /// These are no more, and it may be that nobody was told. Whoever releases one meanwhile need not be.
+    pub(crate) fn were_lost(&self, leases: impl Iterator<Item = LeaseId>) {
+        for id in leases {
+            if matches!(lock(&self.entries).get(&id), Some(Entry::Held(_))) {
+                self.forget(id);
+                // Nobody has to listen.
+                let _ = self.losses.send(id);
+            }
         }
     }
 
@@ -334,9 +364,9 @@ impl Expected<'_> {
     }
 
     /// It is a lease of this process.
-    pub(crate) fn becomes_held(mut self, path: Option<String>) {
+    pub(crate) fn becomes_held(mut self, held: Held) {
         self.kept = true;
-        lock(&self.board.entries).insert(self.id, Entry::Held(path, Instant::now()));
+        lock(&self.board.entries).insert(self.id, Entry::Held(held));
     }
 }
 

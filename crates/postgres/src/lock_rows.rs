@@ -22,6 +22,7 @@ pub(crate) struct LockStatements {
     pub(crate) tend: String,
     pub(crate) table: String,
     pub(crate) arrive: String,
+    pub(crate) lost: String,
     pub(crate) sweep: String,
 }
 
@@ -40,6 +41,7 @@ impl LockStatements {
             tend: step("tend", 5),
             table: step("table", 1),
             arrive: format!("SELECT {}.lock_arrive", names.schema),
+            lost: format!("SELECT lease FROM {}.lock_lost($1, $2, $3) AS l (lease)", names.schema),
             sweep: format!("SELECT {}.lock_sweep()::text", names.schema),
         }
     }

@@ -14,7 +14,7 @@ use tokio::sync::broadcast;
 use tokio::time::Instant;
 use tokio_postgres::types::ToSql;
 
-use crate::board::{Board, Expected, Known, News};
+use crate::board::{Board, Expected, Held, Known, News};
 use crate::examine::What;
 use crate::link::{Link, Links, Repeat};
 use crate::lock_rows::{Answer, AnswerRow, LockStatements, Reader, RequestRow, micros, path_of};
@@ -215,8 +215,9 @@ impl PostgresLocks {
         if let Some(replaced) = request.replaces {
             self.shared.board.forget(replaced);
         }
-        let path = (request.claims().len() == 1).then(|| first_path(request).to_owned());
-        expected.becomes_held(path);
+        let (context, path) = (request.context.clone(), first_path(request).to_owned());
+        let alone = request.claims().len() == 1;
+        expected.becomes_held(Held { context, path, alone, since: Instant::now() });
         Ok(Acquisition::Granted(Grant { lease, queued, handed_over_after }))
     }
 }

@@ -11,7 +11,8 @@ use std::thread;
 use mutext_contract::{ContextName, Deadline, EngineError, LeaseId, TroubleKind};
 use tokio::sync::{oneshot, watch};
 use tokio::time::{Duration, Instant};
-use tokio_postgres::{AsyncMessage, Client, SimpleQueryMessage};
+use tokio_postgres::types::ToSql;
+use tokio_postgres::{AsyncMessage, Client, Row, SimpleQueryMessage};
 
 use crate::board::{Board, ServerClock};
 use crate::link::{Link, Mover, Pauses, Repeat};
@@ -116,7 +117,7 @@ async fn listen(link: &Link, shared: &Arc<Shared>, ready: oneshot::Sender<Result
                 }
                 tokio::select! {
                     () = mover.ended() => {}
-                    error = hear(&client, shared) => tracing::info!(%error, "the channel cannot be listened on"),
+                    error = hear(link, &client, shared) => tracing::info!(%error, "the channel cannot be listened on"),
                 }
                 shared.board.is_told(false);
                 tracing::info!(server = %link.subject(), "the connection that listens is gone");
@@ -134,7 +135,7 @@ async fn listen(link: &Link, shared: &Arc<Shared>, ready: oneshot::Sender<Result
 }
 
 /// Listens while there is anything to hear, until that fails.
-async fn hear(client: &Client, shared: &Shared) -> tokio_postgres::Error {
+async fn hear(link: &Link, client: &Client, shared: &Shared) -> tokio_postgres::Error {
     let board = &shared.board;
     let (mut listens, mut last_wanted) = (false, Instant::now());
     loop {
@@ -147,6 +148,9 @@ async fn hear(client: &Client, shared: &Shared) -> tokio_postgres::Error {
                 listens = true;
                 // What was told before was missed.
                 board.is_told(true);
+                if let Err(error) = find_lost(link, shared).await {
+                    tracing::debug!(%error, "a loss that nobody was told of is found by a renewal");
+                }
             }
         } else if listens && last_wanted.elapsed() > IDLE {
             board.is_told(false);
@@ -160,6 +164,22 @@ async fn hear(client: &Client, shared: &Shared) -> tokio_postgres::Error {
             () = tokio::time::sleep(LOOK) => {}
         }
     }
+}
+
+/// Finds leases of this process that were taken away while nobody listened.
+async fn find_lost(link: &Link, shared: &Shared) -> Result<(), EngineError> {
+    let held = shared.board.held();
+    if held.is_empty() {
+        return Ok(());
+    }
+    let contexts: Vec<&str> = held.iter().map(|(context, ..)| context.as_str()).collect();
+    let paths: Vec<&str> = held.iter().map(|(_, path, _)| path.as_str()).collect();
+    let leases: Vec<&[u8]> = held.iter().map(|(.., lease)| &lease.as_bytes()[..]).collect();
+    let params: [&(dyn ToSql + Sync); 3] = [&contexts, &paths, &leases];
+    let rows = link.rows(Repeat::Reads, Deadline::after(PATIENCE), &shared.statements.lost, &params).await?;
+    let lease = |row: &Row| row.try_get::<_, &[u8]>(0).ok().and_then(|id| id.try_into().ok()).map(LeaseId::from_bytes);
+    shared.board.were_lost(rows.iter().filter_map(lease));
+    Ok(())
 }
 
 /// A connection that is known to others as the process's presence.

@@ -489,6 +489,15 @@ BEGIN
     RETURN (extract(epoch FROM clock_timestamp()) * 1000000)::bigint;
 END $$;
 
+-- Those of a process's leases that are no more; `in_paths` has the first path of each. Changes nothing.
+CREATE FUNCTION {schema}.lock_lost(in_contexts text[], in_paths text[], in_leases bytea[]) RETURNS SETOF bytea
+LANGUAGE plpgsql STABLE AS $$
+BEGIN
+    RETURN QUERY SELECT h.lease FROM unnest(in_contexts, in_paths, in_leases) AS h (context, path, lease)
+        WHERE NOT EXISTS (SELECT FROM {schema}.lock_claims c
+            WHERE c.context = h.context AND c.path = h.path AND c.lease = h.lease);
+END $$;
+
 -- A process looks after its waiters: those that were granted while it could not be told, those whose lock is held by
 -- somebody who is dead, or whose lease has run out. `in_paths`: the first path of each.
 CREATE FUNCTION {schema}.lock_tend(
