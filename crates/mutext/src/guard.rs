@@ -105,6 +105,11 @@ impl LockGuard {
         self.grip.held.lease()
     }
 
+    /// What it was taken through.
+    pub(crate) fn context(&self) -> &Context {
+        &self.grip.context
+    }
+
     /// The fencing token.
     pub fn token(&self) -> FencingToken {
         self.lease().token
