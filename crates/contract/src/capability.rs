@@ -25,6 +25,9 @@ pub enum ExpiryClock {
     Server,
     /// The machine's monotonic clock, which all its processes share.
     Machine,
+    /// The monotonic clock of its holder, and of whoever wants it: that one must have seen it unrenewed for its whole
+    /// TTL. Nobody trusts another's clock.
+    Observer,
 }
 
 /// How a dead holder is found.

@@ -14,6 +14,9 @@
 //! ```
 
 mod blame;
+mod board;
+mod board_json;
+mod board_text;
 mod diff;
 mod edit;
 mod edit_error;
@@ -31,6 +34,10 @@ mod style;
 mod view;
 
 pub use blame::{Blamed, Blamer};
+pub use board::{
+    BoardError, ClaimOutcome, Claimant, Condition, Element, Mark, Standing, Step, Stepped, Wanted, claim, elements,
+    step,
+};
 pub use diff::{Diff, DiffOptions, diff, diff_texts};
 pub use edit::{Edit, FailedEdit, Which, apply_all};
 pub use edit_error::EditError;

@@ -6,7 +6,7 @@ use mutext_contract::{
     Blocked, Conflict, ContextName, Cursor, Deadlock, Document, DocumentPath, EngineError, Erosion, IdempotencyKey,
     InvalidDuration, InvalidJson, InvalidName, InvalidQuery, Loss, Resource, Revision,
 };
-use mutext_edit::{FailedEdit, ViewError};
+use mutext_edit::{BoardError, FailedEdit, ViewError};
 
 use crate::archive::ArchiveError;
 
@@ -194,6 +194,14 @@ pub enum Error {
     ContextNotEmpty {
         /// Which context.
         context: ContextName,
+    },
+    /// A board that cannot be claimed from, or an element that cannot be changed so; nothing was written.
+    #[error("{path} cannot be claimed from, or its element changed: {why}")]
+    Board {
+        /// Which document.
+        path: DocumentPath,
+        /// Why.
+        why: Box<BoardError>,
     },
     /// Trouble with an engine.
     #[error(transparent)]
