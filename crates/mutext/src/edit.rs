@@ -12,7 +12,7 @@ use mutext_edit::{Edit, apply_all};
 use serde::Serialize;
 
 use crate::context::{only, refused};
-use crate::update::{Wording, back_off};
+use crate::update::Wording;
 use crate::{Context, Error, LockGuard, Strategy, UpdateOptions, Updated};
 
 /// Edits of one document, to be awaited or said more of first.
@@ -94,8 +94,9 @@ impl Context {
         Error: From<P::Error>,
     {
         let settings = self.settings();
-        // Whoever edits wants it made, and does not mind how long others take, up to its patience.
-        let wait = Wait::new(settings.patience.clamp(Wait::MIN, Wait::MAX)).unwrap_or(settings.wait);
+        // Whoever edits wants it made, and does not mind how long others take. Half of its patience is left for making
+        // it without a lock, where the lock service is away.
+        let wait = Wait::new((settings.patience / 2).clamp(Wait::MIN, Wait::MAX)).unwrap_or(settings.wait);
         let strategy = Strategy::Adaptive { ttl: settings.ttl, wait };
         Editing {
             context: self,
@@ -278,7 +279,6 @@ impl Editing<'_> {
                 let (limit, last) = (self.options.patience, Box::new(Error::Conflict(conflict)));
                 return Err(Error::RetriesExhausted { path: path.clone(), attempts, limit, last });
             }
-            back_off(attempts, deadline).await;
         }
     }
 

@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use crate::conflict::CleanMerge;
 use crate::context::{only, refused_by};
-use crate::update::back_off;
+use crate::update::{STALE_AFTER, back_off};
 use crate::{Context, Error};
 
 /// A write of a whole document, to be awaited or said more of first. It needs [`Writing::at`], [`Writing::create`] or
@@ -254,7 +254,9 @@ impl Writing<'_> {
             if deadline.has_passed() {
                 break;
             }
-            back_off(attempts, deadline).await;
+            if back_off(attempts, deadline).await > STALE_AFTER {
+                conflict.current = context.get_by(&conflict.path, deadline).await?;
+            }
         }
         // What the caller asked for failed, not one of the attempts to make the best of it.
         conflict.precondition = first;
