@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 use std::pin::Pin;
 use std::time::Duration;
 
-use mutext_contract::{CommitRecord, Cursor, Deadline, EngineError, PathPrefix, TroubleKind};
+use mutext_contract::{CommitRecord, Cursor, Deadline, EngineError, InvalidName, PathPrefix, TroubleKind};
 use tokio::time::Instant;
 
 use crate::{Context, Error};
@@ -24,7 +24,7 @@ const PAUSE_MAX: Duration = Duration::from_secs(5);
 #[must_use = "nothing is watched until this is awaited"]
 pub struct Watch<'a> {
     context: &'a Context,
-    prefix: Result<PathPrefix, Error>,
+    prefix: Result<PathPrefix, InvalidName>,
     after: Option<Cursor>,
     buffer: usize,
     patience: Duration,
@@ -72,9 +72,9 @@ impl Context {
     pub fn watch<P>(&self, prefix: P) -> Watch<'_>
     where
         P: TryInto<PathPrefix>,
-        Error: From<P::Error>,
+        InvalidName: From<P::Error>,
     {
-        let prefix = prefix.try_into().map_err(Error::from);
+        let prefix = prefix.try_into().map_err(InvalidName::from);
         Watch { context: self, prefix, after: None, buffer: 100, patience: Duration::from_secs(120) }
     }
 
