@@ -197,11 +197,13 @@ impl Reading<'_> {
         let context = self.context;
         let Some(document) = context.get_by(&path, context.deadline()).await? else { return Ok(Shown::Absent) };
         let document = self.at_its_revision(document).await?;
-        if self.known == Some(document.revision) {
+        // Whoever goes on wants the rest, and has seen what came before it.
+        let known = self.known.filter(|_| self.from.is_none());
+        if known == Some(document.revision) {
             return Ok(Shown::Unchanged(entry(&document)));
         }
-        let before = match self.known {
-            Some(known) if known < document.revision => context.past(&path, known).await?,
+        let before = match (known, &self.what) {
+            (Some(known), What::Part(_)) if known < document.revision => context.past(&path, known).await?,
             _ => None,
         };
         let known = before.and_then(|past| Some((past.revision, past.content?)));
