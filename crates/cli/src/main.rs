@@ -30,6 +30,7 @@ mod doctor;
 mod documents;
 mod edit;
 mod edits;
+mod engines;
 mod error;
 mod exit;
 mod experiment;
