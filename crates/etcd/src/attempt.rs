@@ -161,7 +161,9 @@ impl<'a> Attempt<'a> {
         let mut is_first = true;
         loop {
             self.locks.sightings.note(context, &table);
-            let dawdles = |row: &Row| self.is_one_try || self.locks.sightings.age(context, row) >= DAWDLE;
+            // Whoever has not waited itself owes nobody anything: those who come at one time do not queue for it.
+            let owes = !self.is_one_try && !is_first;
+            let dawdles = |row: &Row| !owes || self.locks.sightings.age(context, row) >= DAWDLE;
             let ahead = match turn::of(&table, self.id(), dawdles) {
                 Turn::Absent => return self.absent(&table, home).await,
                 Turn::Orphan => return self.orphan(&table).await.map(Some),
