@@ -129,7 +129,8 @@ impl FromStr for Address {
             #[cfg(feature = "etcd")]
             Some(("etcd" | "etcds", _)) => EtcdOptions::parse(text).map(|options| Engine::Etcd(Box::new(options))),
             Some((scheme, _)) if KNOWN_ELSEWHERE.contains(&scheme) => {
-                Err(format!("this build has no engine for {scheme}:; {}", known()))
+                let remedy = if scheme.starts_with("etcd") { "build it with the feature etcd; " } else { "" };
+                Err(format!("this build has no engine for {scheme}:; {remedy}{}", known()))
             }
             Some((scheme, _)) => Err(format!("there is no engine named {scheme:?}; {}", known())),
         };
