@@ -26,16 +26,13 @@ fn known() -> String {
         locks.extend(["etcd://HOST,HOST", "etcds://HOST,HOST"]);
     }
     let last = locks.pop().unwrap_or_default();
-    format!(
-        "it has embedded:DIR for both, postgres://HOST/DATABASE for documents, and {} and {last} for locks",
-        locks.join(", ")
-    )
+    format!("it has embedded:DIR and postgres://HOST/DATABASE for both, and {} and {last} for locks", locks.join(", "))
 }
 
 /// Where documents or locks lie.
 ///
 /// `embedded:DIR` is a directory on this machine, made where there is none; `?sync=normal` after it acknowledges
-/// commits before the disk has them. `postgres://USER:PASSWORD@HOST/DATABASE` holds documents,
+/// commits before the disk has them. `postgres://USER:PASSWORD@HOST/DATABASE` holds documents and locks,
 /// `redis://USER:PASSWORD@HOST` holds locks, and so do `etcd://USER:PASSWORD@HOST,HOST,HOST` with the feature `etcd`;
 /// docs/engines names the options of each.
 ///
@@ -268,10 +265,7 @@ async fn open_locks(
         Engine::Redis(options) => options.open(epochs, deadline).await?,
         #[cfg(feature = "etcd")]
         Engine::Etcd(options) => options.open(epochs, deadline).await?,
-        Engine::Postgres(_) => {
-            return Err(locks
-                .refuse("this build has no locks in PostgreSQL; name others with --locks, as in redis://localhost"));
-        }
+        Engine::Postgres(options) => options.open_locks(epochs, deadline).await?,
     })
 }
 
