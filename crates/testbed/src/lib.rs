@@ -11,12 +11,14 @@
 //! ```
 
 mod binary;
+mod consul;
 mod postgres;
 mod process;
 mod redis;
 
 use std::path::PathBuf;
 
+pub use consul::{ConsulCluster, ConsulServer};
 pub use postgres::PostgresServer;
 pub use redis::RedisServer;
 
@@ -33,6 +35,14 @@ pub enum TestbedError {
         program: &'static str,
         /// The package that has it.
         package: &'static str,
+    },
+    /// The program is not on this machine, and no package of its current release has it.
+    #[error("{program} is not installed: {remedy}")]
+    Absent {
+        /// The program.
+        program: &'static str,
+        /// Where it comes from.
+        remedy: &'static str,
     },
     /// The system refused.
     #[error("{what} failed: {source}")]
