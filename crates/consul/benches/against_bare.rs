@@ -151,7 +151,9 @@ async fn main() -> Result<(), Failure> {
         let ratio = |bare: &[f64]| median(own.iter().zip(bare).map(|(own, bare)| own / bare).collect());
         let (to_whole, to_kept) = (ratio(&whole), ratio(&kept));
         let (whole, kept, own) = (median(whole), median(kept), median(own));
-        println!("{tasks:>3} tasks: session, acquire, release, end {whole:>7.0}/s  ours {own:>7.0}/s  ratio {to_whole:.2}");
+        println!(
+            "{tasks:>3} tasks: session, acquire, release, end {whole:>7.0}/s  ours {own:>7.0}/s  ratio {to_whole:.2}"
+        );
         println!("           acquire, release under a kept session {kept:>5.0}/s  ratio {to_kept:.2}");
     }
     Ok(())

@@ -120,12 +120,7 @@ pub(crate) struct Attempt {
 }
 
 impl Attempt {
-    pub(crate) fn new(
-        request: LockRequest,
-        deadline: Deadline,
-        epoch: Option<u64>,
-        answer: Answer<Answered>,
-    ) -> Self {
+    pub(crate) fn new(request: LockRequest, deadline: Deadline, epoch: Option<u64>, answer: Answer<Answered>) -> Self {
         let asked = Instant::now();
         let (placed, queued, confirm) = (false, false, false);
         Self { request, deadline, epoch, asked, answer, placed, queued, waiting_at: None, confirm }
@@ -165,7 +160,9 @@ enum Written {
     /// The session is no more.
     NoHome,
     /// Somebody who was to be buried cannot be: not before the lock-delay is over, or not at all.
-    NotDead { delayed: bool },
+    NotDead {
+        delayed: bool,
+    },
 }
 
 /// What all desks of a process share.
@@ -198,6 +195,8 @@ pub(crate) struct Desk {
     dead: BTreeMap<String, Instant>,
     /// A write may have been done, and may yet be: the next one rules that out.
     uncertain: bool,
+    /// Somebody could be served as things stood in the version at hand.
+    is_ripe: bool,
 }
 
 /// Says whether a desk that has been idle may close: nobody has called it meanwhile, and nobody will.
@@ -220,6 +219,7 @@ impl Desk {
             earlier_homes: BTreeSet::new(),
             dead: BTreeMap::new(),
             uncertain: false,
+            is_ripe: false,
         }
     }
 
@@ -255,8 +255,11 @@ impl Desk {
         match call {
             Call::Acquire(attempt) => self.attempts.push(*attempt),
             Call::Job(job) => {
-                if let What::Release { lease, .. } = &job.what {
-                    self.held.remove(lease);
+                if let What::Release { lease, by, .. } = &job.what {
+                    if by.is_none() {
+                        // Its holder needs no news of that.
+                        self.held.remove(lease);
+                    }
                     // What was given up does not come back, whatever the table says of it.
                     if let Some(place) = self.attempts.iter().position(|attempt| attempt.request.lease == *lease) {
                         self.attempts.remove(place).settle(Acquisition::TimedOut(Blocked::default()));
@@ -349,7 +352,8 @@ impl Desk {
                 || known.table.row(attempt.request.lease).is_none()
         };
         let stale = |row: &Row| self.earlier_homes.iter().any(|home| **home == *row.home);
-        self.attempts.iter().any(needs)
+        self.is_ripe
+            || self.attempts.iter().any(needs)
             || self.expiries().is_some_and(|at| at <= now)
             || (!self.attempts.is_empty() && self.dead.values().any(|at| *at <= now))
             || known.table.rows.iter().any(stale)
@@ -432,6 +436,7 @@ impl Desk {
         }
         let home_id = home.as_ref().map_or("", |home| &*home.id);
         let Some(known) = &self.known else { return Ok(()) };
+        self.is_ripe = false;
         let mut draft = Draft::new(&known.table, home_id, &self.sight);
         let buried = self.bury(&mut draft, home.as_ref());
         let verdicts: Vec<Verdict> = jobs.iter().map(|job| self.decide(&mut draft, job)).collect();
@@ -559,9 +564,7 @@ impl Desk {
             let (since, lasts) = match (held.confirmed, own) {
                 (true, true) => (asked.unwrap_or(attempt.asked), ttl),
                 (true, false) => (attempt.asked, ttl),
-                (false, _) => {
-                    (attempt.waiting_at.unwrap_or(attempt.asked), ttl.min(Duration::from_millis(CONFIRM_MS)))
-                }
+                (false, _) => (attempt.waiting_at.unwrap_or(attempt.asked), ttl.min(Duration::from_millis(CONFIRM_MS))),
             };
             let valid_until = since + lasts;
             if valid_until < Instant::now() + lasts / 2 {
@@ -595,6 +598,7 @@ impl Desk {
         if self.doomed.is_empty() && !self.earlier_homes.is_empty() {
             self.earlier_homes.retain(|home| table.rows.iter().any(|row| *row.home == **home));
         }
+        self.is_ripe = !self.attempts.is_empty() && Draft::is_ripe(&table, &self.sight);
         self.known = Some(Known { table, index });
     }
 
@@ -756,7 +760,8 @@ impl Desk {
         let keys = &self.office.keys;
         let value = serde_json::to_vec(table).map_err(|error| self.trouble(error.into()))?;
         if value.len() > table::BYTES_MAX {
-            let said = format!("its lock table would take {} bytes, and one key holds {}", value.len(), table::BYTES_MAX);
+            let said =
+                format!("its lock table would take {} bytes, and one key holds {}", value.len(), table::BYTES_MAX);
             return Err(self.trouble(CallTrouble::Refused { status: 413, said }));
         }
         let value = base64(&value);

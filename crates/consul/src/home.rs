@@ -109,7 +109,11 @@ impl Homes {
         let parts = names.iter().filter_map(|name| name.strip_prefix(&homes)?.split_once('/'));
         let (mut alive, mut left) = (BTreeSet::new(), BTreeSet::new());
         for (id, rest) in parts {
-            if rest == "alive" { alive.insert(id) } else { left.insert(id) };
+            if rest == "alive" {
+                alive.insert(id)
+            } else {
+                left.insert(id)
+            };
         }
         for gone in left.difference(&alive).take(SWEPT_MAX) {
             let session = &*home.session;

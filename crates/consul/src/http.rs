@@ -236,10 +236,9 @@ where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let io = TokioIo::new(stream);
-    let (sender, connection) = http1::handshake(io).await.map_err(|error| HttpTrouble::Connect {
-        agent: agent.clone(),
-        source: std::io::Error::other(error),
-    })?;
+    let (sender, connection) = http1::handshake(io)
+        .await
+        .map_err(|error| HttpTrouble::Connect { agent: agent.clone(), source: std::io::Error::other(error) })?;
     tokio::spawn(async move {
         if let Err(error) = connection.await {
             tracing::debug!(%error, "a connection to Consul ended");

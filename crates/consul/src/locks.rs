@@ -246,7 +246,7 @@ impl LockService for ConsulLocks {
             deadlock_detection: true,
             revival: true,
             dead_holder: DeadHolder::Ttl,
-            expiry_clock: ExpiryClock::Observers,
+            expiry_clock: ExpiryClock::Observer,
             token_source: "the index of the transaction that grants, under an epoch that the document store mints where Consul has lost what it knew",
             survives: "the death of any client, and what a minority of Consul's servers do not survive; a client whose session ends loses its leases; where Consul's data are lost, leases are too, and a new epoch begins",
         }

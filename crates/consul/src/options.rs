@@ -19,7 +19,8 @@ const LOCK_DELAY: Duration = Duration::from_secs(1);
 const PORT: u16 = 8500;
 const PORT_TLS: u16 = 8501;
 
-const KNOWN: &str = "it has token_file, prefix, dc, session_ttl, lock_delay, connect_timeout, tls_ca, tls_cert and tls_key";
+const KNOWN: &str =
+    "it has token_file, prefix, dc, session_ttl, lock_delay, connect_timeout, tls_ca, tls_cert and tls_key";
 
 /// How Consul is reached.
 ///

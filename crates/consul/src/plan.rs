@@ -143,17 +143,30 @@ impl<'a> Draft<'a> {
         }
     }
 
-    /// Writes down which leases have stood unchanged for their whole TTL, for those who have not watched so long.
+    /// Writes down which leases have stood unchanged for their whole TTL, for those who have not watched so long, and
+    /// serves those who waited for one of them.
     pub(crate) fn mark_lapsed(&mut self) {
         let now_ns = self.sight.now_ns();
         let sight = self.sight;
+        let mut any = false;
         for row in &mut self.table.rows {
             let over = sight.until_ns(row) <= now_ns;
             if let Some(held) = row.held.as_mut().filter(|held| over && !held.lapsed) {
                 held.lapsed = true;
-                self.changed = true;
+                any = true;
             }
         }
+        if any {
+            self.changed = true;
+            self.settle();
+        }
+    }
+
+    /// Whether somebody can be served, or is to go, as things stand.
+    pub(crate) fn is_ripe(table: &Table, sight: &Sight) -> bool {
+        let now_ns = sight.now_ns();
+        let settlement = queue::settle(&table.entries(now_ns, |row| sight.until_ns(row)), now_ns);
+        table.epoch != 0 && settlement != queue::Settlement::default()
     }
 
     fn picture(&self) -> mutext_contract::LockTable {

@@ -5,7 +5,6 @@
 //! machines need to agree on the time. They need to agree on how long a second is, to within a part in a thousand.
 
 use std::collections::HashMap;
-use std::time::Duration;
 
 use mutext_contract::LeaseId;
 use tokio::time::Instant;
@@ -13,7 +12,7 @@ use tokio::time::Instant;
 use crate::table::{Row, Table};
 
 /// How much faster than another a clock may run: one part in so many.
-const DRIFT: u64 = 1_000;
+const DRIFT: u32 = 1_000;
 
 struct Seen {
     beat: u64,
@@ -57,9 +56,8 @@ impl Sight {
     /// Until when it stands if nothing changes. What has not been seen yet has all of its time before it.
     pub(crate) fn until(&self, row: &Row) -> Instant {
         let known = self.seen.get(&row.id).filter(|seen| (seen.beat, seen.held) == (row.beat, row.held.is_some()));
-        let lasts = row.lasts_ms().saturating_add(row.lasts_ms() / DRIFT);
-        // A day is the most that the contract knows.
-        known.map_or_else(Instant::now, |seen| seen.at) + Duration::from_millis(lasts.min(200_000_000))
+        let lasts = row.lasts() + row.lasts() / DRIFT;
+        known.map_or_else(Instant::now, |seen| seen.at) + lasts
     }
 
     pub(crate) fn until_ns(&self, row: &Row) -> i64 {

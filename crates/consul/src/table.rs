@@ -8,9 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use mutext_contract::queue::Entry;
-use mutext_contract::{
-    AgentName, Claim, FencingToken, Holder, Holding, LeaseId, LockRequest, LockTable, Loss, Waiter,
-};
+use mutext_contract::{AgentName, Claim, FencingToken, Holder, Holding, LeaseId, LockRequest, LockTable, Loss, Waiter};
 use serde::{Deserialize, Serialize};
 
 /// The version of this format. A later one is refused, not guessed at.
@@ -156,6 +154,11 @@ impl Row {
         }
     }
 
+    /// The same as a duration; a day is the most that the contract knows.
+    pub(crate) fn lasts(&self) -> Duration {
+        Duration::from_millis(self.lasts_ms().min(200_000_000))
+    }
+
     /// Its token, once it is granted.
     pub(crate) fn token(&self) -> Option<FencingToken> {
         self.held.as_ref().map(|held| FencingToken::new(held.epoch, held.counter(), self.id))
@@ -260,7 +263,8 @@ impl Table {
             claims: Arc::clone(&row.claims),
             token: (held.epoch, held.counter()),
             held_for: ago(row.since_ms),
-            remaining: if held.lapsed { Duration::ZERO } else { span(now_ns, until_ns(row)) },
+            // Others wait a little longer than it lasts.
+            remaining: if held.lapsed { Duration::ZERO } else { span(now_ns, until_ns(row)).min(row.lasts()) },
             reason: row.reason.clone(),
         };
         let waiter = |row: &Row| Waiter {
@@ -305,7 +309,8 @@ mod tests {
     #[test]
     fn a_table_survives_its_text_and_its_grants_get_the_index_that_wrote_them() {
         let mut table = Table::new(3);
-        table.rows = vec![Row { held: granted(0), ..row("anna") }, Row { held: granted(1), ..row("bert") }, row("carl")];
+        table.rows =
+            vec![Row { held: granted(0), ..row("anna") }, Row { held: granted(1), ..row("bert") }, row("carl")];
         table.end(LeaseId::random(), Some((AgentName::new("op").unwrap(), "why".to_owned())));
         let read = Table::read(&serde_json::to_vec(&table).unwrap(), 77).unwrap();
         let numbers: Vec<_> = read.rows.iter().map(|row| row.token().map(|token| token.number())).collect();

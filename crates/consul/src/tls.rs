@@ -21,9 +21,8 @@ pub(crate) struct Tls(TlsConnector);
 
 impl Tls {
     pub(crate) fn new(options: &ConsulOptions) -> Result<Self, EngineError> {
-        let misconfigured = |what: String, remedy| {
-            EngineError::new(options.to_string(), TroubleKind::Misconfigured(what), remedy)
-        };
+        let misconfigured =
+            |what: String, remedy| EngineError::new(options.to_string(), TroubleKind::Misconfigured(what), remedy);
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
         let builder = builder.map_err(|error| misconfigured(error.to_string(), ""))?;

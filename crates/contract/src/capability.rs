@@ -25,9 +25,9 @@ pub enum ExpiryClock {
     Server,
     /// The machine's monotonic clock, which all its processes share.
     Machine,
-    /// The monotonic clock of whoever waits: it has watched the lease unchanged for its whole TTL. No two machines need
-    /// to agree on the time, and whoever comes late watches from then on.
-    Observers,
+    /// The monotonic clock of its holder, and of whoever wants it: that one must have seen it unrenewed for its whole
+    /// TTL. Nobody trusts another's clock.
+    Observer,
 }
 
 /// How a dead holder is found.

@@ -97,7 +97,8 @@ impl ConsulServer {
                              "grpc": -1 }} }}"#,
             data = dir.join("data").display(),
         );
-        let written = fs::write(dir.join("own.json"), own).and_then(|()| fs::write(dir.join("settings.json"), settings));
+        let written =
+            fs::write(dir.join("own.json"), own).and_then(|()| fs::write(dir.join("settings.json"), settings));
         let started = written
             .map_err(TestbedError::system("writing Consul's configuration"))
             .and_then(|()| run(&bin, &dir, dev, ready));
@@ -187,7 +188,8 @@ impl ConsulCluster {
     pub fn start(number: usize) -> Result<Self, TestbedError> {
         let ports = (0..number).map(|_| Ports::free()).collect::<Result<Vec<_>, _>>()?;
         let join: Vec<String> = ports.iter().map(|ports| format!(r#""127.0.0.1:{}""#, ports.serf)).collect();
-        let role = format!(r#""bootstrap_expect": {number}, "retry_join": [{}], "retry_interval": "1s","#, join.join(","));
+        let role =
+            format!(r#""bootstrap_expect": {number}, "retry_join": [{}], "retry_interval": "1s","#, join.join(","));
         let mut cluster = Self { servers: Vec::new() };
         for (number, ports) in ports.into_iter().enumerate() {
             let node = format!("server-{number}");
