@@ -425,6 +425,7 @@ impl Desk {
         if self.known.is_none() {
             self.read().await?;
             *fresh = true;
+            self.check().await?;
             if jobs.is_empty() && !self.has_business() {
                 return Ok(());
             }

@@ -65,9 +65,7 @@ impl<F: LockFixture> Player<F> {
             dead: BTreeSet::new(),
         };
         for (number, step) in steps.iter().enumerate() {
-            let b = Instant::now();
             let outcome = game.step(self, step).await;
-            if b.elapsed() > Duration::from_millis(300) { eprintln!("SLOW {:?} {:?}", b.elapsed(), step); }
             outcome.map_err(|difference| format!("step {number}, {step:?}: {difference}"))?;
         }
         game.leave(&self.clients).await;
