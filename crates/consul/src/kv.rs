@@ -93,12 +93,12 @@ pub(crate) enum Outcome {
 #[derive(Serialize)]
 struct Operation<'a> {
     #[serde(rename = "KV")]
-    kv: Verb<'a>,
+    kv: Words<'a>,
 }
 
 #[derive(Default, Serialize)]
 #[serde(rename_all = "PascalCase")]
-struct Verb<'a> {
+struct Words<'a> {
     verb: &'static str,
     key: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -111,16 +111,16 @@ struct Verb<'a> {
 
 impl Step<'_> {
     fn operation(&self) -> Operation<'_> {
-        let verb = Verb::default();
+        let none = Words::default();
         let kv = match self {
-            Self::Check { key, session } => Verb { verb: "check-session", key, session: Some(session), ..verb },
+            Self::Check { key, session } => Words { verb: "check-session", key, session: Some(session), ..none },
             Self::Swap { key, value, index } => {
-                Verb { verb: "cas", key, value: Some(value), index: Some(*index), ..verb }
+                Words { verb: "cas", key, value: Some(value), index: Some(*index), ..none }
             }
-            Self::Set { key, value } => Verb { verb: "set", key, value: Some(value), ..verb },
-            Self::Lock { key, session } => Verb { verb: "lock", key, session: Some(session), ..verb },
-            Self::Remove { prefix } => Verb { verb: "delete-tree", key: prefix, ..verb },
-            Self::Exists { key } => Verb { verb: "get", key, ..verb },
+            Self::Set { key, value } => Words { verb: "set", key, value: Some(value), ..none },
+            Self::Lock { key, session } => Words { verb: "lock", key, session: Some(session), ..none },
+            Self::Remove { prefix } => Words { verb: "delete-tree", key: prefix, ..none },
+            Self::Exists { key } => Words { verb: "get", key, ..none },
         };
         Operation { kv }
     }

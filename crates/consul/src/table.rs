@@ -302,15 +302,18 @@ mod tests {
         Row::new(&request, "home", Duration::from_secs(1))
     }
 
-    fn granted(nth: u32) -> Option<Held> {
-        Some(Held { epoch: 3, at: None, nth, confirmed: true, lapsed: false })
+    fn granted(nth: u32) -> Held {
+        Held { epoch: 3, at: None, nth, confirmed: true, lapsed: false }
     }
 
     #[test]
     fn a_table_survives_its_text_and_its_grants_get_the_index_that_wrote_them() {
         let mut table = Table::new(3);
-        table.rows =
-            vec![Row { held: granted(0), ..row("anna") }, Row { held: granted(1), ..row("bert") }, row("carl")];
+        table.rows = vec![
+            Row { held: Some(granted(0)), ..row("anna") },
+            Row { held: Some(granted(1)), ..row("bert") },
+            row("carl"),
+        ];
         table.end(LeaseId::random(), Some((AgentName::new("op").unwrap(), "why".to_owned())));
         let read = Table::read(&serde_json::to_vec(&table).unwrap(), 77).unwrap();
         let numbers: Vec<_> = read.rows.iter().map(|row| row.token().map(|token| token.number())).collect();

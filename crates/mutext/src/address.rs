@@ -6,6 +6,8 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+#[cfg(feature = "consul")]
+use mutext_consul::ConsulOptions;
 use mutext_contract::{ContextName, Deadline, DocumentStore, EngineError, EpochSource, LockService, TroubleKind};
 use mutext_embedded::EmbeddedOptions;
 use mutext_postgres::PostgresOptions;
@@ -15,17 +17,23 @@ use serde::{Deserialize, Serialize};
 use crate::Error;
 
 /// The engines that other builds have, so that their addresses are recognised and refused by name.
-const KNOWN_ELSEWHERE: [&str; 5] = ["redis+sentinel", "redis+cluster", "redlock", "etcd", "consul"];
+const KNOWN_ELSEWHERE: [&str; 6] = ["redis+sentinel", "redis+cluster", "redlock", "etcd", "consul", "consuls"];
 
 /// What this build has.
-const KNOWN: &str = "it has embedded:DIR for both, postgres://HOST/DATABASE for documents, and redis://HOST, \
-                     rediss://HOST and redis+unix:///PATH for locks";
+const KNOWN: &str = if cfg!(feature = "consul") {
+    "it has embedded:DIR for both, postgres://HOST/DATABASE for documents, and redis://HOST, rediss://HOST, \
+     redis+unix:///PATH, consul://HOST and consuls://HOST for locks"
+} else {
+    "it has embedded:DIR for both, postgres://HOST/DATABASE for documents, and redis://HOST, rediss://HOST and \
+     redis+unix:///PATH for locks"
+};
 
 /// Where documents or locks lie.
 ///
 /// `embedded:DIR` is a directory on this machine, made where there is none; `?sync=normal` after it acknowledges
 /// commits before the disk has them. `postgres://USER:PASSWORD@HOST/DATABASE` holds documents,
-/// `redis://USER:PASSWORD@HOST` holds locks; docs/engines names the options of each.
+/// `redis://USER:PASSWORD@HOST` holds locks, and so does `consul://:TOKEN@HOST` where the feature `consul` is on;
+/// docs/engines names the options of each.
 ///
 /// Shown, an address hides its password; serialised, it has it, so that another process can be given it.
 ///
@@ -44,6 +52,8 @@ pub struct Address(Engine);
 enum Engine {
     Embedded(Directory),
     Redis(Box<RedisOptions>),
+    #[cfg(feature = "consul")]
+    Consul(Box<ConsulOptions>),
     Postgres(Box<PostgresOptions>),
 }
 
@@ -112,6 +122,10 @@ impl FromStr for Address {
             Some(("postgres" | "postgresql", _)) => {
                 PostgresOptions::parse(text).map(|options| Engine::Postgres(Box::new(options)))
             }
+            #[cfg(feature = "consul")]
+            Some(("consul" | "consuls", _)) => {
+                ConsulOptions::parse(text).map(|options| Engine::Consul(Box::new(options)))
+            }
             Some((scheme, _)) if KNOWN_ELSEWHERE.contains(&scheme) => {
                 Err(format!("this build has no engine for {scheme}:; {KNOWN}"))
             }
@@ -135,6 +149,8 @@ impl fmt::Display for Address {
                 }
             }
             Engine::Redis(options) => options.fmt(f),
+            #[cfg(feature = "consul")]
+            Engine::Consul(options) => options.fmt(f),
             Engine::Postgres(options) => options.fmt(f),
         }
     }
@@ -153,6 +169,8 @@ impl From<Address> for String {
         match &address.0 {
             Engine::Embedded(_) => address.to_string(),
             Engine::Redis(options) => options.url(),
+            #[cfg(feature = "consul")]
+            Engine::Consul(options) => options.url(),
             Engine::Postgres(options) => options.url().to_owned(),
         }
     }
@@ -228,6 +246,12 @@ async fn open_store(store: &Address, deadline: Deadline) -> Result<Arc<dyn Docum
                 "Redis holds locks, not documents; name it with --locks, and a store that holds documents with --store",
             ));
         }
+        #[cfg(feature = "consul")]
+        Engine::Consul(_) => {
+            return Err(store.refuse(
+                "Consul holds locks, not documents; name it with --locks, and a store that holds documents with --store",
+            ));
+        }
     })
 }
 
@@ -239,6 +263,8 @@ async fn open_locks(
     Ok(match &locks.0 {
         Engine::Embedded(locks) => locks.options().open_locks(epochs, deadline).await?,
         Engine::Redis(options) => options.open(epochs, deadline).await?,
+        #[cfg(feature = "consul")]
+        Engine::Consul(options) => options.open(epochs, deadline).await?,
         Engine::Postgres(_) => {
             return Err(locks
                 .refuse("this build has no locks in PostgreSQL; name others with --locks, as in redis://localhost"));
@@ -276,6 +302,14 @@ mod tests {
         let address: Address = "redis://user:hush@host".parse().unwrap();
         assert!(!format!("{address} {address:?}").contains("hush"));
         assert!(String::from(address).contains("hush"));
+    }
+
+    #[cfg(feature = "consul")]
+    #[test]
+    fn a_consul_address_survives_its_text_without_its_token() {
+        let address: Address = "consul://:hush@one,two:8600?prefix=team".parse().unwrap();
+        assert_eq!(address.to_string(), "consul://:***@one:8500,two:8600?prefix=team");
+        assert_eq!(String::from(address), "consul://:hush@one:8500,two:8600?prefix=team");
     }
 
     #[test]

@@ -2,6 +2,8 @@
 
 use std::env;
 use std::fs;
+use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::thread;
@@ -25,13 +27,14 @@ const ELECTED: Duration = Duration::from_secs(60);
 #[derive(Debug, Clone, Copy)]
 struct Ports {
     http: u16,
+    https: u16,
     server: u16,
     serf: u16,
 }
 
 impl Ports {
     fn free() -> Result<Self, TestbedError> {
-        Ok(Self { http: free_port()?, server: free_port()?, serf: free_port()? })
+        Ok(Self { http: free_port()?, https: free_port()?, server: free_port()?, serf: free_port()? })
     }
 }
 
@@ -87,13 +90,15 @@ impl ConsulServer {
     ) -> Result<Self, TestbedError> {
         let bin = bin()?;
         let dir = fresh_directory("consul")?;
-        let Ports { http, server, serf } = ports;
+        let Ports { http, https, server, serf } = ports;
+        // Without a certificate it cannot be had.
+        let https = if settings.contains("cert_file") { i32::from(https) } else { -1 };
         // Elections as fast as Consul's own advice for production makes them.
         let own = format!(
             r#"{{ {role} "node_name": "{node}", "server": true, "data_dir": "{data}", "bind_addr": "127.0.0.1",
                  "client_addr": "127.0.0.1", "disable_update_check": true, "connect": {{ "enabled": false }},
                  "performance": {{ "raft_multiplier": 1 }},
-                 "ports": {{ "http": {http}, "server": {server}, "serf_lan": {serf}, "serf_wan": -1, "dns": -1,
+                 "ports": {{ "http": {http}, "https": {https}, "server": {server}, "serf_lan": {serf}, "serf_wan": -1, "dns": -1,
                              "grpc": -1 }} }}"#,
             data = dir.join("data").display(),
         );
@@ -119,6 +124,28 @@ impl ConsulServer {
     /// Its port for HTTP on the loopback address.
     pub const fn port(&self) -> u16 {
         self.ports.http
+    }
+
+    /// Its port for HTTPS, where it was given a certificate (`cert_file` and `key_file`).
+    pub const fn tls_port(&self) -> u16 {
+        self.ports.https
+    }
+
+    /// Makes one call of its HTTP API, as in `("PUT", "/v1/session/destroy/ID")`; answers the body.
+    pub fn api(&self, method: &str, path: &str) -> Result<String, TestbedError> {
+        let failed = |what: &str| TestbedError::system(format!("{method} {path}: {what}"));
+        let mut stream = TcpStream::connect(("127.0.0.1", self.ports.http)).map_err(failed("connecting"))?;
+        let token = self.token.as_ref().map(|token| format!("X-Consul-Token: {token}\r\n")).unwrap_or_default();
+        // The older protocol, so that the answer comes in one piece and ends with the connection.
+        let request = format!("{method} {path} HTTP/1.0\r\nHost: localhost\r\n{token}Content-Length: 0\r\n\r\n");
+        stream.write_all(request.as_bytes()).map_err(failed("asking"))?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).map_err(failed("reading the answer"))?;
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((&answer, ""));
+        if head.split(' ').nth(1) == Some("200") {
+            return Ok(body.trim().to_owned());
+        }
+        Err(TestbedError::Command { command: format!("{method} {path}"), said: answer.trim().to_owned() })
     }
 
     /// Its process number.
