@@ -43,7 +43,6 @@ async fn work(url: String, epochs: Arc<Epochs>, protocol: Arc<Protocol>, until: 
     rounds
 }
 
-#[expect(clippy::print_stderr, reason = "how long it took is what one wants to know")]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_leader_is_killed_while_agents_work_and_nothing_is_lost() {
     let mut cluster = tokio::task::spawn_blocking(|| ConsulCluster::start(3)).await.unwrap().unwrap();
