@@ -16,6 +16,7 @@ use hyper_util::rt::TokioIo;
 use mutext_contract::EngineError;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
+use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
 use crate::options::{Agent, ConsulOptions};
@@ -23,8 +24,9 @@ use crate::tls::Tls;
 
 /// The largest answer that is read: a lock table is at most half a mebibyte, in a third more of text.
 const ANSWER_BYTES_MAX: usize = 16 << 20;
-/// The most connections that are kept while nobody uses them.
-const IDLE_MAX: usize = 4;
+/// The most questions under way at once, and with them the most connections, beside the one that listens: Consul lets
+/// all processes of one machine have 200.
+const ASKED_MAX: usize = 12;
 
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
@@ -75,6 +77,7 @@ pub(crate) struct Client {
     /// Which one is asked.
     current: AtomicUsize,
     idle: Mutex<Vec<(usize, Connection)>>,
+    turns: Semaphore,
     tls: Option<Tls>,
     token: Option<HeaderValue>,
     connect_timeout: Duration,
@@ -102,14 +105,22 @@ impl Client {
             agents: options.agents().to_vec(),
             current: AtomicUsize::new(0),
             idle: Mutex::default(),
+            turns: Semaphore::new(ASKED_MAX),
             tls: if options.is_encrypted() { Some(Tls::new(options)?) } else { None },
             token,
             connect_timeout: options.connect_timeout(),
         })
     }
 
-    /// Asks once, of the first agent that can be connected to.
+    /// Asks once, as soon as it is its turn.
     pub(crate) async fn ask(&self, question: &Question, patience: Duration) -> Result<Reply, HttpTrouble> {
+        // It is never closed.
+        let _turn = self.turns.acquire().await;
+        self.listen(question, patience).await
+    }
+
+    /// Asks what may take long to be answered, of the first agent that can be connected to.
+    pub(crate) async fn listen(&self, question: &Question, patience: Duration) -> Result<Reply, HttpTrouble> {
         let number = self.current.load(Ordering::Relaxed) % self.agents.len();
         let answered = timeout(patience, self.ask_in_turn(question)).await;
         let outcome = answered.unwrap_or_else(|_| {
@@ -198,7 +209,7 @@ impl Client {
             Err(error) => return broken(error),
         };
         let mut idle = lock(&self.idle);
-        if idle.len() < IDLE_MAX && !connection.is_closed() {
+        if idle.len() < ASKED_MAX && !connection.is_closed() {
             idle.push((number, connection));
         }
         Some(Ok(Reply { status, index, body }))

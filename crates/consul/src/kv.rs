@@ -227,7 +227,8 @@ impl Consul {
         let path = format!("{}recurse&index={index}&wait={}", self.path(prefix), span(wait));
         // Consul waits for a little longer than it is told, so that not all questions end at once.
         let patience = wait + wait / 16 + Duration::from_secs(5);
-        listing(&self.ask(Method::GET, path, Bytes::new(), patience).await?)
+        let question = Question { method: Method::GET, path, body: Bytes::new() };
+        listing(&self.client.listen(&question, patience).await?)
     }
 
     /// The names of all keys below `prefix`.
