@@ -13,6 +13,7 @@
 //! | `PREFIX/home/ID/alive` | a process's sign of life: locked by its session, and deleted when that ends |
 //! | `PREFIX/home/ID/bell/CONTEXT` | its mailbox: written by whoever grants or takes something of its |
 
+mod asked;
 mod desk;
 mod examine;
 mod home;

@@ -16,7 +16,8 @@ use tokio::runtime::Handle;
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio::time::{Instant, timeout, timeout_at};
 
-use crate::desk::{Answered, Attempt, Call, Desk, Job, LEAST, Office, What};
+use crate::asked::{Answered, Attempt, Call, Job, What};
+use crate::desk::{Desk, LEAST, Office};
 use crate::examine;
 use crate::home::{Event, Homes};
 use crate::http::{Client, lock};

@@ -205,8 +205,13 @@ impl Table {
         Ok(table)
     }
 
-    /// What was granted in this version was granted at its index.
+    /// What was granted in this version was granted at its index. Where that is not above the index that the version was
+    /// made from, indexes began anew: what was granted at it must not be believed, and another epoch must begin.
     pub(crate) fn granted_at(&mut self, index: u64) {
+        if self.base >= index {
+            self.epoch = 0;
+            self.rows.retain(|row| row.held.as_ref().is_none_or(|held| held.at.is_some()));
+        }
         for held in self.rows.iter_mut().filter_map(|row| row.held.as_mut()).filter(|held| held.at.is_none()) {
             held.at = Some(index);
         }
@@ -321,6 +326,16 @@ mod tests {
         // A later version does not change them.
         let again = Table::read(&serde_json::to_vec(&read).unwrap(), 90).unwrap();
         assert_eq!(again, read);
+    }
+
+    #[test]
+    fn where_indexes_began_anew_nothing_of_that_version_is_believed() {
+        let mut table = Table::new(3);
+        let old = Held { at: Some(80), ..granted(0) };
+        table.rows = vec![Row { held: Some(old), ..row("anna") }, Row { held: Some(granted(0)), ..row("bert") }];
+        table.base = 90;
+        let read = Table::read(&serde_json::to_vec(&table).unwrap(), 50).unwrap();
+        assert_eq!((read.epoch, read.rows.len(), &read.rows[0].id), (0, 1, &table.rows[0].id));
     }
 
     #[test]

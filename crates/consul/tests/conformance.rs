@@ -71,5 +71,4 @@ impl LockFixture for Clients {
 }
 
 mutext_conformance::lock_suite!(Clients);
-// MUTEXT_MODEL_SCHEDULES=1000 cargo test -p mutext-consul --test conformance model
-mutext_conformance::model_suite!(Clients, schedules = 200);
+mutext_conformance::model_suite!(Clients, schedules = 1_000);
