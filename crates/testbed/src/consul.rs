@@ -195,7 +195,7 @@ impl ConsulServer {
 
     /// Stops it without ending it: it keeps its connections and answers nothing.
     pub fn pause(&self) -> Result<(), TestbedError> {
-        self.process.signal(Signal::STOP)
+        self.process.stop()
     }
 
     /// Lets it go on.
