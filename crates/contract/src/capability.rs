@@ -69,6 +69,44 @@ pub struct LockCapabilities {
     pub survives: &'static str,
 }
 
+impl LockCapabilities {
+    /// Each property and what this engine has of it, in words: the columns and cells of the docs' table, of reports and
+    /// of `mutext engines`.
+    pub fn described(&self) -> Vec<(&'static str, String)> {
+        let yes = |has: bool| if has { "yes" } else { "no" }.to_owned();
+        let waiting = match self.waiting {
+            Waiting::Pushed => "told when it is its turn",
+            Waiting::Polled => "asks again and again",
+        };
+        let fairness = match self.fairness {
+            Fairness::FirstComeFirstServed => "first come, first served",
+            Fairness::Barging => "whoever asks at the right moment",
+        };
+        let dead = match self.dead_holder {
+            DeadHolder::Ttl => "by its TTL",
+            DeadHolder::Presence => "by its presence, before its TTL",
+        };
+        let clock = match self.expiry_clock {
+            ExpiryClock::Server => "the server's",
+            ExpiryClock::Machine => "the machine's monotonic one",
+            ExpiryClock::Observer => "its holder's, and its challenger's, each for itself",
+        };
+        vec![
+            ("a waiter", waiting.to_owned()),
+            ("order", fairness.to_owned()),
+            ("shared mode", yes(self.shared_mode)),
+            ("subtrees", yes(self.subtrees)),
+            ("several at once", yes(self.several_resources)),
+            ("deadlocks found", yes(self.deadlock_detection)),
+            ("lapsed lease revived", yes(self.revival)),
+            ("a dead holder is found", dead.to_owned()),
+            ("clock of expiry", clock.to_owned()),
+            ("tokens come from", self.token_source.to_owned()),
+            ("its memory survives", self.survives.to_owned()),
+        ]
+    }
+}
+
 /// What a document engine can do.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoreCapabilities {

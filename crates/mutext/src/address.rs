@@ -20,18 +20,18 @@ use crate::Error;
 const KNOWN_ELSEWHERE: [&str; 6] = ["redis+sentinel", "redis+cluster", "redlock", "etcd", "consul", "consuls"];
 
 /// What this build has.
-const KNOWN: &str = if cfg!(feature = "consul") {
-    "it has embedded:DIR for both, postgres://HOST/DATABASE for documents, and redis://HOST, rediss://HOST, \
-     redis+unix:///PATH, consul://HOST and consuls://HOST for locks"
-} else {
-    "it has embedded:DIR for both, postgres://HOST/DATABASE for documents, and redis://HOST, rediss://HOST and \
-     redis+unix:///PATH for locks"
-};
+fn known() -> String {
+    let mut locks = vec!["redis://HOST", "rediss://HOST", "redis+unix:///PATH"];
+    if cfg!(feature = "consul") {
+        locks.extend(["consul://HOST", "consuls://HOST"]);
+    }
+    format!("it has embedded:DIR and postgres://HOST/DATABASE for both, and {} for locks", locks.join(", "))
+}
 
 /// Where documents or locks lie.
 ///
 /// `embedded:DIR` is a directory on this machine, made where there is none; `?sync=normal` after it acknowledges
-/// commits before the disk has them. `postgres://USER:PASSWORD@HOST/DATABASE` holds documents,
+/// commits before the disk has them. `postgres://USER:PASSWORD@HOST/DATABASE` holds documents and locks,
 /// `redis://USER:PASSWORD@HOST` holds locks, and so does `consul://:TOKEN@HOST` where the feature `consul` is on;
 /// docs/engines names the options of each.
 ///
@@ -127,9 +127,9 @@ impl FromStr for Address {
                 ConsulOptions::parse(text).map(|options| Engine::Consul(Box::new(options)))
             }
             Some((scheme, _)) if KNOWN_ELSEWHERE.contains(&scheme) => {
-                Err(format!("this build has no engine for {scheme}:; {KNOWN}"))
+                Err(format!("this build has no engine for {scheme}:; {}", known()))
             }
-            Some((scheme, _)) => Err(format!("there is no engine named {scheme:?}; {KNOWN}")),
+            Some((scheme, _)) => Err(format!("there is no engine named {scheme:?}; {}", known())),
         };
         engine.map(Self).map_err(|rule| Error::InvalidAddress { address: without_password(text), rule })
     }
@@ -265,10 +265,7 @@ async fn open_locks(
         Engine::Redis(options) => options.open(epochs, deadline).await?,
         #[cfg(feature = "consul")]
         Engine::Consul(options) => options.open(epochs, deadline).await?,
-        Engine::Postgres(_) => {
-            return Err(locks
-                .refuse("this build has no locks in PostgreSQL; name others with --locks, as in redis://localhost"));
-        }
+        Engine::Postgres(options) => options.open_locks(epochs, deadline).await?,
     })
 }
 

@@ -133,6 +133,20 @@ impl Reader<'_> {
         T::from_redis_value(value).map_err(|_| self.unreadable("an answer"))
     }
 
+    /// Whether an attempt was granted.
+    pub(crate) fn is_granted(value: &Value) -> bool {
+        match value {
+            Value::BulkString(_) => true,
+            Value::Array(parts) => matches!(parts.first(), Some(Value::Int(1))),
+            _ => false,
+        }
+    }
+
+    /// Whether looking after waiters told that the epoch is over.
+    pub(crate) fn is_over(value: &Value) -> bool {
+        matches!(value, Value::Array(parts) if matches!(parts.first(), Some(Value::Int(1))))
+    }
+
     pub(crate) fn answer(&self, value: Value) -> Result<Answer, EngineError> {
         if let Value::BulkString(text) = &value {
             let number = std::str::from_utf8(text).ok().and_then(|text| text.split_once(' '));

@@ -33,7 +33,7 @@ const ENGINES: [(&str, &[&str]); 4] = [
     ("embedded", &["lock_suite!", "store_suite!"]),
     ("redis", &["lock_suite!"]),
     ("consul", &["lock_suite!"]),
-    ("postgres", &["store_suite!"]),
+    ("postgres", &["lock_suite!", "store_suite!"]),
 ];
 
 /// Licences that may be linked into a program under MIT or Apache-2.0.
