@@ -6,6 +6,8 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+#[cfg(feature = "consul")]
+use mutext_consul::ConsulOptions;
 use mutext_contract::{ContextName, Deadline, DocumentStore, EngineError, EpochSource, LockService, TroubleKind};
 use mutext_embedded::EmbeddedOptions;
 #[cfg(feature = "etcd")]
@@ -17,13 +19,16 @@ use serde::{Deserialize, Serialize};
 use crate::Error;
 
 /// The engines that other builds have, so that their addresses are recognised and refused by name.
-const KNOWN_ELSEWHERE: [&str; 6] = ["redis+sentinel", "redis+cluster", "redlock", "etcd", "etcds", "consul"];
+const KNOWN_ELSEWHERE: [&str; 7] = ["redis+sentinel", "redis+cluster", "redlock", "etcd", "etcds", "consul", "consuls"];
 
 /// What this build has.
 fn known() -> String {
     let mut locks = vec!["redis://HOST", "rediss://HOST", "redis+unix:///PATH"];
     if cfg!(feature = "etcd") {
         locks.extend(["etcd://HOST,HOST", "etcds://HOST,HOST"]);
+    }
+    if cfg!(feature = "consul") {
+        locks.extend(["consul://HOST", "consuls://HOST"]);
     }
     let last = locks.pop().unwrap_or_default();
     format!("it has embedded:DIR and postgres://HOST/DATABASE for both, and {} and {last} for locks", locks.join(", "))
@@ -33,7 +38,8 @@ fn known() -> String {
 ///
 /// `embedded:DIR` is a directory on this machine, made where there is none; `?sync=normal` after it acknowledges
 /// commits before the disk has them. `postgres://USER:PASSWORD@HOST/DATABASE` holds documents and locks,
-/// `redis://USER:PASSWORD@HOST` holds locks, and so do `etcd://USER:PASSWORD@HOST,HOST,HOST` with the feature `etcd`;
+/// `redis://USER:PASSWORD@HOST` holds locks, and so do `etcd://USER:PASSWORD@HOST,HOST,HOST` with the feature `etcd` and
+/// `consul://:TOKEN@HOST` with the feature `consul`;
 /// docs/engines names the options of each.
 ///
 /// Shown, an address hides its password; serialised, it has it, so that another process can be given it.
@@ -53,6 +59,8 @@ pub struct Address(Engine);
 enum Engine {
     Embedded(Directory),
     Redis(Box<RedisOptions>),
+    #[cfg(feature = "consul")]
+    Consul(Box<ConsulOptions>),
     Postgres(Box<PostgresOptions>),
     #[cfg(feature = "etcd")]
     Etcd(Box<EtcdOptions>),
@@ -125,8 +133,14 @@ impl FromStr for Address {
             }
             #[cfg(feature = "etcd")]
             Some(("etcd" | "etcds", _)) => EtcdOptions::parse(text).map(|options| Engine::Etcd(Box::new(options))),
+            #[cfg(feature = "consul")]
+            Some(("consul" | "consuls", _)) => {
+                ConsulOptions::parse(text).map(|options| Engine::Consul(Box::new(options)))
+            }
             Some((scheme, _)) if KNOWN_ELSEWHERE.contains(&scheme) => {
-                let remedy = if scheme.starts_with("etcd") { "build it with the feature etcd; " } else { "" };
+                let feature = ["etcd", "consul"].into_iter().find(|feature| scheme.starts_with(feature));
+                let remedy =
+                    feature.map(|feature| format!("build it with the feature {feature}; ")).unwrap_or_default();
                 Err(format!("this build has no engine for {scheme}:; {remedy}{}", known()))
             }
             Some((scheme, _)) => Err(format!("there is no engine named {scheme:?}; {}", known())),
@@ -149,6 +163,8 @@ impl fmt::Display for Address {
                 }
             }
             Engine::Redis(options) => options.fmt(f),
+            #[cfg(feature = "consul")]
+            Engine::Consul(options) => options.fmt(f),
             Engine::Postgres(options) => options.fmt(f),
             #[cfg(feature = "etcd")]
             Engine::Etcd(options) => options.fmt(f),
@@ -169,6 +185,8 @@ impl From<Address> for String {
         match &address.0 {
             Engine::Embedded(_) => address.to_string(),
             Engine::Redis(options) => options.url(),
+            #[cfg(feature = "consul")]
+            Engine::Consul(options) => options.url(),
             Engine::Postgres(options) => options.url().to_owned(),
             #[cfg(feature = "etcd")]
             Engine::Etcd(options) => options.url(),
@@ -252,6 +270,12 @@ async fn open_store(store: &Address, deadline: Deadline) -> Result<Arc<dyn Docum
                 "etcd holds locks, not documents; name it with --locks, and a store that holds documents with --store",
             ));
         }
+        #[cfg(feature = "consul")]
+        Engine::Consul(_) => {
+            return Err(store.refuse(
+                "Consul holds locks, not documents; name it with --locks, and a store that holds documents with --store",
+            ));
+        }
     })
 }
 
@@ -265,6 +289,8 @@ async fn open_locks(
         Engine::Redis(options) => options.open(epochs, deadline).await?,
         #[cfg(feature = "etcd")]
         Engine::Etcd(options) => options.open(epochs, deadline).await?,
+        #[cfg(feature = "consul")]
+        Engine::Consul(options) => options.open(epochs, deadline).await?,
         Engine::Postgres(options) => options.open_locks(epochs, deadline).await?,
     })
 }
@@ -299,6 +325,14 @@ mod tests {
         let address: Address = "redis://user:hush@host".parse().unwrap();
         assert!(!format!("{address} {address:?}").contains("hush"));
         assert!(String::from(address).contains("hush"));
+    }
+
+    #[cfg(feature = "consul")]
+    #[test]
+    fn a_consul_address_survives_its_text_without_its_token() {
+        let address: Address = "consul://:hush@one,two:8600?prefix=team".parse().unwrap();
+        assert_eq!(address.to_string(), "consul://:***@one:8500,two:8600?prefix=team");
+        assert_eq!(String::from(address), "consul://:hush@one:8500,two:8600?prefix=team");
     }
 
     #[test]
