@@ -9,17 +9,18 @@ use async_trait::async_trait;
 use mutext_contract::{ContextName, Deadline, DocumentStore, EngineError, EpochSource, LockService, TroubleKind};
 use mutext_embedded::EmbeddedOptions;
 use mutext_postgres::PostgresOptions;
-use mutext_redis::RedisOptions;
+use mutext_redis::{RedisOptions, RedlockOptions};
 use serde::{Deserialize, Serialize};
 
 use crate::Error;
 
 /// The engines that other builds have, so that their addresses are recognised and refused by name.
-const KNOWN_ELSEWHERE: [&str; 5] = ["redis+sentinel", "redis+cluster", "redlock", "etcd", "consul"];
+const KNOWN_ELSEWHERE: [&str; 2] = ["etcd", "consul"];
 
 /// What this build has.
 const KNOWN: &str = "it has embedded:DIR for both, postgres://HOST/DATABASE for documents, and redis://HOST, \
-                     rediss://HOST and redis+unix:///PATH for locks";
+                     rediss://HOST, redis+unix:///PATH, redis+sentinel://HOST,HOST/SERVICE, redis+cluster://HOST,HOST \
+                     and redlock://HOST,HOST,HOST for locks";
 
 /// Where documents or locks lie.
 ///
@@ -44,6 +45,7 @@ pub struct Address(Engine);
 enum Engine {
     Embedded(Directory),
     Redis(Box<RedisOptions>),
+    Redlock(Box<RedlockOptions>),
     Postgres(Box<PostgresOptions>),
 }
 
@@ -106,8 +108,13 @@ impl FromStr for Address {
         let engine = match text.split_once(':') {
             None => Err("write the engine before a colon, as in embedded:.mutext".to_owned()),
             Some(("embedded", rest)) => Directory::parse(rest).map(Engine::Embedded),
-            Some(("redis" | "rediss" | "redis+unix", _)) => {
-                RedisOptions::parse(text).map(|options| Engine::Redis(Box::new(options)))
+            Some((
+                "redis" | "rediss" | "redis+unix" | "redis+sentinel" | "rediss+sentinel" | "redis+cluster"
+                | "rediss+cluster",
+                _,
+            )) => RedisOptions::parse(text).map(|options| Engine::Redis(Box::new(options))),
+            Some(("redlock" | "redlocks", _)) => {
+                RedlockOptions::parse(text).map(|options| Engine::Redlock(Box::new(options)))
             }
             Some(("postgres" | "postgresql", _)) => {
                 PostgresOptions::parse(text).map(|options| Engine::Postgres(Box::new(options)))
@@ -135,6 +142,7 @@ impl fmt::Display for Address {
                 }
             }
             Engine::Redis(options) => options.fmt(f),
+            Engine::Redlock(options) => options.fmt(f),
             Engine::Postgres(options) => options.fmt(f),
         }
     }
@@ -153,6 +161,7 @@ impl From<Address> for String {
         match &address.0 {
             Engine::Embedded(_) => address.to_string(),
             Engine::Redis(options) => options.url(),
+            Engine::Redlock(options) => options.url(),
             Engine::Postgres(options) => options.url().to_owned(),
         }
     }
@@ -223,7 +232,7 @@ async fn open_store(store: &Address, deadline: Deadline) -> Result<Arc<dyn Docum
     Ok(match &store.0 {
         Engine::Embedded(documents) => documents.options().open(deadline).await?.store,
         Engine::Postgres(options) => options.open(deadline).await?,
-        Engine::Redis(_) => {
+        Engine::Redis(_) | Engine::Redlock(_) => {
             return Err(store.refuse(
                 "Redis holds locks, not documents; name it with --locks, and a store that holds documents with --store",
             ));
@@ -239,6 +248,7 @@ async fn open_locks(
     Ok(match &locks.0 {
         Engine::Embedded(locks) => locks.options().open_locks(epochs, deadline).await?,
         Engine::Redis(options) => options.open(epochs, deadline).await?,
+        Engine::Redlock(options) => options.open(epochs, deadline).await?,
         Engine::Postgres(_) => {
             return Err(locks
                 .refuse("this build has no locks in PostgreSQL; name others with --locks, as in redis://localhost"));
@@ -280,7 +290,14 @@ mod tests {
 
     #[test]
     fn an_address_survives_its_text() {
-        for text in ["embedded:.mutext", "embedded:/var/lib/mutext?sync=normal", "redis://h:1/2"] {
+        for text in [
+            "embedded:.mutext",
+            "embedded:/var/lib/mutext?sync=normal",
+            "redis://h:1/2",
+            "redis+sentinel://h:1,g:2/s",
+            "redis+cluster://h:1,g:2",
+            "redlock://a:1,b:1,c:1/0",
+        ] {
             assert_eq!(text.parse::<Address>().unwrap().to_string(), text);
         }
         assert_eq!("embedded:///srv/x".parse::<Address>().unwrap(), Address::embedded("/srv/x"));
