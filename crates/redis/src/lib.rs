@@ -22,6 +22,7 @@ mod presence;
 mod records;
 mod scripts;
 mod trouble;
+mod turns;
 
 pub use locks::RedisLocks;
 pub use options::RedisOptions;

@@ -11,9 +11,11 @@ use tokio::runtime;
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::time::Instant;
 
+use crate::keys::Keys;
 use crate::options::RedisOptions;
 use crate::scripts::Script;
 use crate::trouble;
+use crate::turns::Turns;
 
 /// The oldest server whose scripts can do what ours do.
 const OLDEST: (u32, u32) = (6, 2);
@@ -34,6 +36,9 @@ pub(crate) struct Live {
     pub(crate) run: String,
     pub(crate) info: InfoDict,
     number: u64,
+    pub(crate) keys: Arc<Keys>,
+    /// What goes to it together.
+    pub(crate) turns: Turns,
 }
 
 impl Live {
@@ -43,9 +48,14 @@ impl Live {
 
     /// Runs a script by its hash, and sends its text where the server does not know it.
     pub(crate) async fn run(&self, script: &Script, keys: &[String], args: &[&[u8]]) -> Result<Value, RedisError> {
-        match self.query(&script.command(true, keys, args)).await {
+        self.known_or_not(|by_hash| script.command(by_hash, keys, args)).await
+    }
+
+    /// Sends what names a script by its hash, and again with its text where the server does not know it.
+    pub(crate) async fn known_or_not(&self, command: impl Fn(bool) -> Cmd) -> Result<Value, RedisError> {
+        match self.query(&command(true)).await {
             Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::NoScript) => {
-                self.query(&script.command(false, keys, args)).await
+                self.query(&command(false)).await
             }
             outcome => outcome,
         }
@@ -55,6 +65,7 @@ impl Live {
 /// A way to the server: at most one connection at a time.
 pub(crate) struct Link {
     options: Arc<RedisOptions>,
+    keys: Arc<Keys>,
     client: Client,
     state: Mutex<State>,
     connecting: tokio::sync::Mutex<()>,
@@ -67,9 +78,9 @@ struct State {
 }
 
 impl Link {
-    pub(crate) fn new(options: Arc<RedisOptions>) -> Result<Self, EngineError> {
+    pub(crate) fn new(options: Arc<RedisOptions>, keys: Arc<Keys>) -> Result<Self, EngineError> {
         let client = options.client()?;
-        Ok(Self { options, client, state: Mutex::default(), connecting: tokio::sync::Mutex::default() })
+        Ok(Self { options, keys, client, state: Mutex::default(), connecting: tokio::sync::Mutex::default() })
     }
 
     /// Connects once, and makes sure that the server can do what is needed.
@@ -93,7 +104,8 @@ impl Link {
         let run = info.get("run_id").unwrap_or_default();
         let mut state = lock(&self.state);
         state.made += 1;
-        let live = Arc::new(Live { connection, run, info, number: state.made });
+        let keys = Arc::clone(&self.keys);
+        let live = Arc::new(Live { connection, run, info, number: state.made, keys, turns: Turns::default() });
         state.live = Some(Arc::clone(&live));
         Ok(live)
     }
@@ -135,10 +147,10 @@ impl Link {
 
     /// Runs what `ask` asks on a connection, again on another where one breaks, until `deadline`. `ask` is told
     /// whether an earlier attempt may have happened.
-    pub(crate) async fn call<'a, F, A>(&self, deadline: Deadline, mut ask: F) -> Result<Value, EngineError>
+    pub(crate) async fn call<'a, T, F, A>(&self, deadline: Deadline, mut ask: F) -> Result<T, EngineError>
     where
         F: FnMut(Arc<Live>, bool) -> A,
-        A: Future<Output = Result<Value, RedisError>> + 'a,
+        A: Future<Output = Result<T, RedisError>> + 'a,
     {
         let mut pause = Pause::new();
         let mut again = false;
@@ -222,12 +234,13 @@ impl Pause {
 /// what runs on one runtime does not wait for another.
 pub(crate) struct Links {
     options: Arc<RedisOptions>,
+    keys: Arc<Keys>,
     links: Mutex<HashMap<runtime::Id, Arc<Link>>>,
 }
 
 impl Links {
-    pub(crate) fn new(options: Arc<RedisOptions>) -> Self {
-        Self { options, links: Mutex::default() }
+    pub(crate) fn new(options: Arc<RedisOptions>, keys: Arc<Keys>) -> Self {
+        Self { options, keys, links: Mutex::default() }
     }
 
     pub(crate) fn here(&self) -> Result<Arc<Link>, EngineError> {
@@ -239,7 +252,7 @@ impl Links {
         if links.len() >= LINKS_KEPT {
             links.clear();
         }
-        let link = Arc::new(Link::new(Arc::clone(&self.options))?);
+        let link = Arc::new(Link::new(Arc::clone(&self.options), Arc::clone(&self.keys))?);
         links.insert(id, Arc::clone(&link));
         Ok(link)
     }

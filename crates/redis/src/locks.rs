@@ -6,22 +6,23 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use mutext_contract::{
-    Acquisition, AgentName, Blocked, ContextName, DeadHolder, Deadline, Effect, EngineError, EpochSource, ExpiryClock,
-    Fairness, FencingToken, Finding, Grant, Lease, LeaseId, LockCapabilities, LockRequest, LockService, LockTable,
-    Release, Renewal, Waiting,
+    Acquisition, AgentName, Blocked, Claim, ContextName, DeadHolder, Deadline, Effect, EngineError, EpochSource,
+    ExpiryClock, Fairness, FencingToken, Finding, Grant, Lease, LeaseId, LockCapabilities, LockRequest, LockService,
+    LockTable, Release, Renewal, Waiting,
 };
 use redis::Value;
 use tokio::sync::broadcast;
 use tokio::time::Instant;
 
-use crate::board::{Board, Expected, Known, News};
+use crate::board::{Board, Expected, Known, News, UnderWay};
 use crate::examine;
 use crate::keys::Keys;
 use crate::link::{Link, Links, Live};
 use crate::options::RedisOptions;
 use crate::presence::Presence;
-use crate::records::{Answer, Fields, Reader, info};
+use crate::records::{Answer, Reader, info};
 use crate::scripts;
+use crate::turns::{Turn, Wish};
 
 /// A command that must be given a chance has at least this long, also where the deadline has passed.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -29,6 +30,8 @@ const PATIENCE: Duration = Duration::from_secs(1);
 const CONFIRM: Duration = Duration::from_secs(2);
 /// A waiter leaves the queue by itself at its deadline; others remove it so much later, in case it died.
 const OVERDUE: Duration = Duration::from_millis(100);
+/// How long a request may queue is told in multiples of so many milliseconds: many requests then say the same.
+const COARSE: u128 = 50;
 
 /// What is remembered of an attempt that was released by another than its asker.
 const RELEASED: &str = "released";
@@ -59,10 +62,10 @@ impl RedisLocks {
         let options = Arc::new(options);
         let keys = Arc::new(Keys::new(&options));
         let board = Arc::new(Board::new());
-        let link = Link::new(Arc::clone(&options))?;
+        let link = Link::new(Arc::clone(&options), Arc::clone(&keys))?;
         let presence = Presence::start(link, Arc::clone(&board), Arc::clone(&keys), deadline).await?;
         Ok(Self {
-            links: Links::new(options),
+            links: Links::new(options, Arc::clone(&keys)),
             keys,
             board,
             epochs,
@@ -84,26 +87,15 @@ impl RedisLocks {
         expected: &Expected<'_>,
     ) -> Result<Answer, EngineError> {
         let wait = deadline.remaining();
-        let wait = if wait.is_zero() { 0 } else { (wait + OVERDUE).as_millis() };
-        let wait = wait.to_string();
+        let wait = if wait.is_zero() { 0 } else { (wait + OVERDUE).as_millis().next_multiple_of(COARSE) };
+        let until = at_least(deadline);
         let ask = |live: Arc<Live>, again: bool| {
-            expected.asks_on(&live);
-            let wait = &wait;
-            async move {
-                let is_first = first && !again;
-                let fields = asker.fields.as_ref().filter(|_| is_first && !asker.replaces);
-                let mode = fields.map_or("", |fields| fields.mode);
-                let words = [&*live.run, &asker.id, &asker.ttl, &asker.about, mode, wait];
-                let mut args: Vec<&[u8]> = Vec::with_capacity(words.len() + 8);
-                args.extend(words.iter().map(|word| word.as_bytes()));
-                args.extend(fields.iter().flat_map(|fields| &fields.fields).map(String::as_bytes));
-                // What is remembered of its end matters to a second look only.
-                let keys = if is_first { &asker.keys[..2] } else { &asker.keys[..] };
-                live.run(&scripts::ACQUIRE, keys, &args).await
-            }
+            let asked = live.ask(asker.turn(first && !again, wait), until);
+            expected.asks(UnderWay { live, slot: asked.slot() });
+            asked.answer()
         };
-        let value = self.links.here()?.call(at_least(deadline), ask).await?;
-        self.reader().answer(value)
+        let reply = self.links.here()?.call(until, ask).await?;
+        self.reader().reply(reply)
     }
 
     /// Begins an epoch in a context whose locks this server does not remember, unless somebody has meanwhile.
@@ -119,9 +111,10 @@ impl RedisLocks {
     }
 
     /// Leaves the queue: the answer is a grant that came at the last moment, or what was in the way.
-    async fn leave(&self, asker: &Asker) -> Result<Answer, EngineError> {
-        let value =
-            self.simple(&scripts::LEAVE, &asker.keys, &[asker.id.as_bytes()], at_least(Deadline::now())).await?;
+    async fn leave(&self, request: &LockRequest) -> Result<Answer, EngineError> {
+        let keys = [self.keys.table(&request.context), self.keys.queue(&request.context)];
+        let id = request.lease.to_string();
+        let value = self.simple(&scripts::LEAVE, &keys, &[id.as_bytes()], at_least(Deadline::now())).await?;
         self.reader().answer(value)
     }
 
@@ -133,23 +126,12 @@ impl RedisLocks {
         args: &[&[u8]],
         deadline: Deadline,
     ) -> Result<Value, EngineError> {
-        self.simple_on(&*self.links.here()?, script, keys, args, deadline).await
-    }
-
-    async fn simple_on(
-        &self,
-        link: &Link,
-        script: &scripts::Script,
-        keys: &[String],
-        args: &[&[u8]],
-        deadline: Deadline,
-    ) -> Result<Value, EngineError> {
         let ask = |live: Arc<Live>, _| async move {
             let mut all = vec![live.run.as_bytes()];
             all.extend(args);
             live.run(script, keys, &all).await
         };
-        link.call(at_least(deadline), ask).await
+        self.links.here()?.call(at_least(deadline), ask).await
     }
 
     fn keys_of(&self, context: &ContextName, id: LeaseId) -> [String; 3] {
@@ -163,24 +145,30 @@ impl RedisLocks {
         ending: Ending,
         deadline: Deadline,
     ) -> Result<Release, EngineError> {
-        let (keys, id) = (self.keys_of(context, id), id.to_string());
-        let mut args = vec![id.as_bytes(), ending.remembered.as_bytes(), ending.told.as_bytes()];
-        if let Some(fields) = &ending.fields {
-            args.push(fields.mode.as_bytes());
-            args.extend(fields.for_release().map(String::as_bytes));
-        }
-        if let Some(live) = ending.asked_on {
+        let turn = Turn {
+            context: context.clone(),
+            id,
+            wish: Wish::Release { told: ending.told },
+            claim: ending.claim,
+            ended: !ending.remembered.is_empty(),
+            text: ending.remembered.into(),
+        };
+        let until = at_least(deadline);
+        if let Some(UnderWay { live, slot }) = ending.under_way {
+            if let Some(slot) = slot {
+                // It went with others, and may yet be sent after what is asked now.
+                let _ = tokio::time::timeout_at(until.instant(), slot.settled()).await;
+            }
             // What was asked on that connection comes before what follows on it. Where it is gone, so is the question,
             // or it was answered.
-            let mut all = vec![live.run.as_bytes()];
-            all.extend(&args);
-            let ended = tokio::time::timeout_at(at_least(deadline).instant(), live.run(&scripts::RELEASE, &keys, &all));
-            if let Ok(Ok(value)) = ended.await {
-                return self.released(value);
+            let ended = tokio::time::timeout_at(until.instant(), live.ask(turn.clone(), until).answer());
+            if let Ok(Ok(reply)) = ended.await {
+                return self.released(reply.value);
             }
         }
-        let value = self.simple(&scripts::RELEASE, &keys, &args, deadline).await?;
-        self.released(value)
+        let ask = |live: Arc<Live>, _| live.ask(turn.clone(), until).answer();
+        let reply = self.links.here()?.call(until, ask).await?;
+        self.released(reply.value)
     }
 
     /// What became of the lease that was to be replaced.
@@ -230,21 +218,36 @@ impl RedisLocks {
         if let Some(replaced) = request.replaces {
             self.board.forget(replaced);
         }
-        expected.becomes_held(asker.fields);
+        expected.becomes_held(asker.claim);
         Ok(Acquisition::Granted(Grant { lease, queued, handed_over_after }))
     }
 }
 
 /// An attempt, as the scripts want it.
 struct Asker {
-    id: String,
-    ttl: String,
+    context: ContextName,
+    id: LeaseId,
+    ttl: u128,
     /// Its process, and what it is about.
-    about: String,
-    keys: [String; 3],
-    fields: Option<Fields>,
-    /// Whether it is to take the place of another, which the first steps know nothing of.
+    about: Arc<str>,
+    /// What it is about, where that is one claim.
+    claim: Option<Arc<[Claim]>>,
+    /// Whether it is to take the place of another, which the short way knows nothing of.
     replaces: bool,
+}
+
+impl Asker {
+    fn turn(&self, is_first: bool, wait: u128) -> Turn {
+        Turn {
+            context: self.context.clone(),
+            id: self.id,
+            wish: Wish::Acquire { ttl: self.ttl, wait },
+            claim: self.claim.clone().filter(|_| is_first && !self.replaces),
+            text: Arc::clone(&self.about),
+            // What is remembered of its end matters to a second look only.
+            ended: !is_first,
+        }
+    }
 }
 
 /// How a lease or an attempt is ended.
@@ -252,11 +255,12 @@ struct Asker {
 struct Ending {
     /// What is remembered of it; nothing where its holder ends it.
     remembered: String,
-    /// `L` where its holder is to be told.
-    told: &'static str,
-    fields: Option<Fields>,
-    /// Where it may be under way.
-    asked_on: Option<Arc<Live>>,
+    /// Whether its holder is to be told.
+    told: bool,
+    /// What it covers, where that is known and one claim.
+    claim: Option<Arc<[Claim]>>,
+    /// The question that it ends, which may be on its way.
+    under_way: Option<UnderWay>,
 }
 
 /// A grant, as far as the answer tells.
@@ -296,11 +300,11 @@ impl LockService for RedisLocks {
 
     async fn acquire(&self, request: &LockRequest, deadline: Deadline) -> Result<Acquisition, EngineError> {
         let asker = Asker {
-            id: request.lease.to_string(),
-            ttl: request.ttl.get().as_millis().to_string(),
-            about: format!("{} {}", self.keys.home(), info(request)),
-            keys: self.keys_of(&request.context, request.lease),
-            fields: Fields::of(request),
+            context: request.context.clone(),
+            id: request.lease,
+            ttl: request.ttl.get().as_millis(),
+            about: format!("{} {}", self.keys.home(), info(request)).into(),
+            claim: Some(request.claims()).filter(|claims| claims.len() == 1).cloned(),
             replaces: request.replaces.is_some(),
         };
         let expected = self.board.expect(request.lease);
@@ -361,7 +365,7 @@ impl LockService for RedisLocks {
                     return Ok(Acquisition::TimedOut(Blocked::default()));
                 }
                 Ok(News::AskAgain) => {}
-                Err(_) => match self.leave(&asker).await? {
+                Err(_) => match self.leave(request).await? {
                     Answer::Granted { epoch, count } => {
                         let granted = Granted { number: (epoch, count), since, lasts, queued, handed_over_after: None };
                         return self.granted(request, granted, expected, asker).await;
@@ -393,10 +397,10 @@ impl LockService for RedisLocks {
 
     async fn release(&self, context: &ContextName, lease: LeaseId, deadline: Deadline) -> Result<Release, EngineError> {
         match self.board.take(lease) {
-            Known::Held(fields) => self.end(context, lease, Ending { fields, ..Ending::default() }, deadline).await,
+            Known::Held(claim) => self.end(context, lease, Ending { claim, ..Ending::default() }, deadline).await,
             // Its asker, here or elsewhere, must not take a missing entry for a lost turn.
-            Known::Left(asked_on) => {
-                let ending = Ending { remembered: RELEASED.to_owned(), asked_on, ..Ending::default() };
+            Known::Left(under_way) => {
+                let ending = Ending { remembered: RELEASED.to_owned(), under_way, ..Ending::default() };
                 self.end(context, lease, ending, deadline).await
             }
             Known::Other => {
@@ -423,7 +427,7 @@ impl LockService for RedisLocks {
     ) -> Result<Release, EngineError> {
         // Two strings: nothing of it can fail.
         let remembered = serde_json::to_string(&(by.as_str(), reason)).unwrap_or_default();
-        let ending = Ending { remembered, told: "L", ..Ending::default() };
+        let ending = Ending { remembered, told: true, ..Ending::default() };
         self.end(context, lease, ending, deadline).await
     }
 
