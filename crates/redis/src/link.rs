@@ -235,17 +235,17 @@ impl Pause {
 pub(crate) struct Links {
     options: Arc<RedisOptions>,
     keys: Arc<Keys>,
-    links: Mutex<HashMap<runtime::Id, Arc<Link>>>,
+    by_runtime: Mutex<HashMap<runtime::Id, Arc<Link>>>,
 }
 
 impl Links {
     pub(crate) fn new(options: Arc<RedisOptions>, keys: Arc<Keys>) -> Self {
-        Self { options, keys, links: Mutex::default() }
+        Self { options, keys, by_runtime: Mutex::default() }
     }
 
     pub(crate) fn here(&self) -> Result<Arc<Link>, EngineError> {
         let id = runtime::Handle::current().id();
-        let mut links = lock(&self.links);
+        let mut links = lock(&self.by_runtime);
         if let Some(link) = links.get(&id) {
             return Ok(Arc::clone(link));
         }

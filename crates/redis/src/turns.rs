@@ -63,6 +63,20 @@ pub(crate) struct Reply {
     pub(crate) value: Value,
 }
 
+impl Reply {
+    /// The answer of `turn_alone.lua`.
+    fn alone(value: Value) -> Result<Self, RedisError> {
+        let Value::BulkString(text) = &value else { return Ok(Self { epoch: None, value }) };
+        let space = text.iter().position(|byte| *byte == b' ').ok_or_else(unreadable)?;
+        let (epoch, count) = (number(&text[..space]), number(&text[space + 1..]).ok_or_else(unreadable)?);
+        Ok(Self { epoch, value: Value::Int(i64::try_from(count).map_err(|_| unreadable())?) })
+    }
+}
+
+fn number(text: &[u8]) -> Option<u64> {
+    std::str::from_utf8(text).ok()?.parse().ok()
+}
+
 /// Where the answer to a turn that went with others arrives.
 #[derive(Default)]
 pub(crate) struct Slot {
@@ -270,10 +284,13 @@ impl Drop for Call {
 async fn send(live: &Live, turns: &[&Turn]) -> Result<Vec<Reply>, RedisError> {
     let sheet = Sheet::of(turns);
     let value = live.known_or_not(|by_hash| sheet.command(by_hash, &live.run, &live.keys)).await?;
-    let Value::Array(values) = value else { return Err(unreadable()) };
+    let values = match value {
+        Value::Array(values) => values,
+        alone => return Ok(vec![Reply::alone(alone)?]),
+    };
     let mut values = values.into_iter();
     let epoch = match values.next() {
-        Some(Value::BulkString(text)) => std::str::from_utf8(&text).ok().and_then(|text| text.parse().ok()),
+        Some(Value::BulkString(text)) => number(&text),
         _ => None,
     };
     if values.len() != turns.len() {

@@ -1,5 +1,6 @@
 -- A turn that goes by itself, the common case first: nothing in its way, and nobody waits for anything. It is as
--- `turns_first.lua` says, which sees to all else; this is no other rule, but less than half of the work.
+-- `turns_first.lua` says, which sees to all else; this is no other rule, but half of the work.
+-- Answers "epoch count" of a grant, or 1 of an end: quicker to say than a list.
 local call, ARGV, KEYS, T, RUN, match = redis.call, ARGV, KEYS, KEYS[1], ARGV[1], string.match
 local at = ARGV[2] == '0' and 3 or 4 + ARGV[3]
 if ARGV[2] + 0 <= 1 and #ARGV <= at + 3 then
@@ -22,7 +23,7 @@ if ARGV[2] + 0 <= 1 and #ARGV <= at + 3 then
         local when = ' ' .. time[1] .. ' ' .. time[2] .. ' '
         set[6] = seen[2] .. ' ' .. count .. when .. ttl .. ' ' .. ARGV[at + 2]
         call('HSET', T, unpack(set))
-        return { seen[2], count }
+        return seen[2] .. ' ' .. count
       end
     end
   elseif what == 'R' then
@@ -41,7 +42,7 @@ if ARGV[2] + 0 <= 1 and #ARGV <= at + 3 then
       end
       call('HDEL', T, unpack(gone))
       if left[1] then call('HSET', T, unpack(left)) end
-      return { '', 1 }
+      return 1
     end
   end
 end
