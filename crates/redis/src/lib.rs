@@ -2,8 +2,8 @@
 //!
 //! *Queue atomically, transfer ownership, never retry.* One script call acquires or, in the same atomic step, queues;
 //! one script call releases, makes the next waiter the owner and tells its process, which then already holds the lock.
-//! The counter of the fencing tokens lies in Redis, their epoch comes from the document store: whatever Redis forgets,
-//! no token is handed out twice with effect.
+//! What many ask at one moment shares a call. The counter of the fencing tokens lies in Redis, their epoch comes from
+//! the document store: whatever Redis forgets, no token is handed out twice with effect.
 //!
 //! | key | what it is |
 //! |---|---|
@@ -27,6 +27,7 @@ mod redlock;
 mod scripts;
 mod sentinel;
 mod trouble;
+mod turns;
 mod ways;
 
 pub use locks::RedisLocks;

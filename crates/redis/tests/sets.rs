@@ -130,7 +130,9 @@ async fn an_examination_of_nodes_counts_those_that_answer() {
     let port = nodes.nodes()[3].port();
     let same = format!("redlock://127.0.0.1:{port},localhost:{port},127.0.0.1:{}", nodes.nodes()[4].port());
     let findings = on_nodes(&same).await.unwrap().examine(soon()).await.unwrap();
-    assert!(findings.iter().any(|finding| finding.severity == Severity::Danger && finding.found.contains("the same as")));
+    assert!(
+        findings.iter().any(|finding| finding.severity == Severity::Danger && finding.found.contains("the same as"))
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -73,7 +73,7 @@ impl RedlockLocks {
     ) -> Result<Self, EngineError> {
         let keys = Arc::new(Keys::new(options));
         let board = Arc::new(Board::new());
-        let nodes = Arc::new(Nodes::new(options, options.node_hosts()));
+        let nodes = Arc::new(Nodes::new(options, &keys, options.node_hosts()));
         let courier = Courier { board: Arc::clone(&board), keys: Arc::clone(&keys) };
         let register = Arc::new(Register::new(nodes, Arc::clone(&keys), epochs, courier));
         let presence = watch::start(options, &register, &board, &keys, deadline).await?;

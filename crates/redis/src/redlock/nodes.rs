@@ -12,6 +12,7 @@ use redis::Value;
 use tokio::time::Instant;
 
 use crate::hosts::Host;
+use crate::keys::Keys;
 use crate::link::{Link, Links, Live, lock};
 use crate::options::RedisOptions;
 use crate::scripts::Script;
@@ -125,9 +126,9 @@ pub(crate) struct Nodes {
 }
 
 impl Nodes {
-    pub(crate) fn new(options: &RedisOptions, hosts: &[Host]) -> Self {
+    pub(crate) fn new(options: &RedisOptions, keys: &Arc<Keys>, hosts: &[Host]) -> Self {
         let node = |host: &Host| {
-            let links = Links::new(Arc::new(options.at(host)));
+            let links = Links::new(Arc::new(options.at(host)), Arc::clone(keys));
             let (rests_until, in_flight) = (Mutex::default(), AtomicUsize::new(0));
             Arc::new(Node { host: host.clone(), links, rests_until, in_flight })
         };

@@ -226,7 +226,11 @@ impl Register {
 
     /// The next answer. Once one node has refused, whoever has not answered may as well hang: it is not waited for long.
     async fn next<T>(&self, votes: &mut (impl Stream<Item = T> + Unpin), refused: bool) -> Option<T> {
-        if refused { tokio::time::timeout(8 * self.pace(), votes.next()).await.unwrap_or(None) } else { votes.next().await }
+        if refused {
+            tokio::time::timeout(8 * self.pace(), votes.next()).await.unwrap_or(None)
+        } else {
+            votes.next().await
+        }
     }
 
     fn pace(&self) -> Duration {
