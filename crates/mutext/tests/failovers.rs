@@ -51,8 +51,7 @@ async fn update(context: &Context, path: &str, fenced_alone: bool, id: &str) -> 
     let guard = context.lock(path).await?;
     let document = guard.get(path).await?;
     let content = with(document.as_ref(), id)?;
-    let precondition =
-        if fenced_alone { Precondition::Any } else { Precondition::unchanged(document.as_ref()) };
+    let precondition = if fenced_alone { Precondition::Any } else { Precondition::unchanged(document.as_ref()) };
     let commit = Commit::new(context.agent().clone()).put(path.parse()?, content, precondition);
     guard.commit(commit).await.map(drop)
 }

@@ -11,6 +11,10 @@
 //! | `PREFIX:{CONTEXT}:queue` | a sorted set: waiters, first come first |
 //! | `PREFIX:{CONTEXT}:ended:ID` | for an hour: that an attempt or lease was ended by another, and why |
 //! | `PREFIX:home:ID` | a channel: one process listens on it, and is alive as long as it does |
+//! | `PREFIX:{CONTEXT}:register` | a hash on each node of a Redlock set: the whole table, and what the node promised |
+//!
+//! The server that has a context may be the only one, the primary that Sentinels name, or a node of a cluster:
+//! [`RedisLocks`]. On servers that know nothing of each other a majority decides: [`RedlockLocks`].
 
 mod board;
 mod cluster;

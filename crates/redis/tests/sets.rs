@@ -83,7 +83,7 @@ async fn an_examination_of_a_cluster_looks_at_each_master() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_examination_behind_sentinels_looks_at_them_too() {
-    let mut set = SentinelSet::start_with(&[("requirepass", "hush")]).unwrap();
+    let set = SentinelSet::start_with(&[("requirepass", "hush")]).unwrap();
     let url = set.url().replace("//", "//:hush@");
     let locks = open(&url, &Arc::default()).await.unwrap();
     let findings = locks.examine(soon()).await.unwrap();
@@ -106,7 +106,6 @@ async fn an_examination_behind_sentinels_looks_at_them_too() {
     let wrong = set.url().replace("/mutext", "/nobody").replace("//", "//:hush@");
     let error = open(&wrong, &Arc::default()).await.unwrap_err();
     assert!(error.to_string().contains("no service named \"nobody\""), "{error}");
-    drop(set.servers());
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -131,13 +131,11 @@ impl RedlockLocks {
         let mut valid_until = since + lasts - drift(lasts);
         if valid_until < Instant::now() + lasts / 2 {
             let ttl = request.ttl.get();
-            match self.extend(&request.context, request.lease, ttl, Deadline::now()).await? {
-                Ok(until) => valid_until = until,
-                Err(_) => {
-                    expected.ends();
-                    return Ok(Acquisition::TimedOut(Blocked::default()));
-                }
-            }
+            let Ok(until) = self.extend(&request.context, request.lease, ttl, Deadline::now()).await? else {
+                expected.ends();
+                return Ok(Acquisition::TimedOut(Blocked::default()));
+            };
+            valid_until = until;
         }
         if let Some(replaced) = request.replaces {
             self.board.forget(replaced);

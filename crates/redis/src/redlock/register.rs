@@ -323,12 +323,11 @@ impl Register {
         batch: &mut Batch,
         earlier: &mut Vec<Tell>,
     ) -> Result<(), Stop> {
-        let known = match batch.turn.known.take() {
-            Some(known) => known,
-            None => {
-                let deadline = batch.deadline();
-                self.prepare(context, key, &mut batch.turn, deadline).await?
-            }
+        let known = if let Some(known) = batch.turn.known.take() {
+            known
+        } else {
+            let deadline = batch.deadline();
+            self.prepare(context, key, &mut batch.turn, deadline).await?
         };
         let Known { ballot, accepted, mut table, at } = known;
         let began = Instant::now();
