@@ -13,17 +13,24 @@ use mutext_embedded::EmbeddedOptions;
 #[cfg(feature = "etcd")]
 use mutext_etcd::EtcdOptions;
 use mutext_postgres::PostgresOptions;
-use mutext_redis::RedisOptions;
+use mutext_redis::{RedisOptions, RedlockOptions};
 use serde::{Deserialize, Serialize};
 
 use crate::Error;
 
 /// The engines that other builds have, so that their addresses are recognised and refused by name.
-const KNOWN_ELSEWHERE: [&str; 7] = ["redis+sentinel", "redis+cluster", "redlock", "etcd", "etcds", "consul", "consuls"];
+const KNOWN_ELSEWHERE: [&str; 4] = ["etcd", "etcds", "consul", "consuls"];
 
 /// What this build has.
 fn known() -> String {
-    let mut locks = vec!["redis://HOST", "rediss://HOST", "redis+unix:///PATH"];
+    let mut locks = vec![
+        "redis://HOST",
+        "rediss://HOST",
+        "redis+unix:///PATH",
+        "redis+sentinel://HOST,HOST/SERVICE",
+        "redis+cluster://HOST,HOST",
+        "redlock://HOST,HOST,HOST",
+    ];
     if cfg!(feature = "etcd") {
         locks.extend(["etcd://HOST,HOST", "etcds://HOST,HOST"]);
     }
@@ -61,6 +68,7 @@ enum Engine {
     Redis(Box<RedisOptions>),
     #[cfg(feature = "consul")]
     Consul(Box<ConsulOptions>),
+    Redlock(Box<RedlockOptions>),
     Postgres(Box<PostgresOptions>),
     #[cfg(feature = "etcd")]
     Etcd(Box<EtcdOptions>),
@@ -125,8 +133,13 @@ impl FromStr for Address {
         let engine = match text.split_once(':') {
             None => Err("write the engine before a colon, as in embedded:.mutext".to_owned()),
             Some(("embedded", rest)) => Directory::parse(rest).map(Engine::Embedded),
-            Some(("redis" | "rediss" | "redis+unix", _)) => {
-                RedisOptions::parse(text).map(|options| Engine::Redis(Box::new(options)))
+            Some((
+                "redis" | "rediss" | "redis+unix" | "redis+sentinel" | "rediss+sentinel" | "redis+cluster"
+                | "rediss+cluster",
+                _,
+            )) => RedisOptions::parse(text).map(|options| Engine::Redis(Box::new(options))),
+            Some(("redlock" | "redlocks", _)) => {
+                RedlockOptions::parse(text).map(|options| Engine::Redlock(Box::new(options)))
             }
             Some(("postgres" | "postgresql", _)) => {
                 PostgresOptions::parse(text).map(|options| Engine::Postgres(Box::new(options)))
@@ -165,6 +178,7 @@ impl fmt::Display for Address {
             Engine::Redis(options) => options.fmt(f),
             #[cfg(feature = "consul")]
             Engine::Consul(options) => options.fmt(f),
+            Engine::Redlock(options) => options.fmt(f),
             Engine::Postgres(options) => options.fmt(f),
             #[cfg(feature = "etcd")]
             Engine::Etcd(options) => options.fmt(f),
@@ -187,6 +201,7 @@ impl From<Address> for String {
             Engine::Redis(options) => options.url(),
             #[cfg(feature = "consul")]
             Engine::Consul(options) => options.url(),
+            Engine::Redlock(options) => options.url(),
             Engine::Postgres(options) => options.url().to_owned(),
             #[cfg(feature = "etcd")]
             Engine::Etcd(options) => options.url(),
@@ -259,7 +274,7 @@ async fn open_store(store: &Address, deadline: Deadline) -> Result<Arc<dyn Docum
     Ok(match &store.0 {
         Engine::Embedded(documents) => documents.options().open(deadline).await?.store,
         Engine::Postgres(options) => options.open(deadline).await?,
-        Engine::Redis(_) => {
+        Engine::Redis(_) | Engine::Redlock(_) => {
             return Err(store.refuse(
                 "Redis holds locks, not documents; name it with --locks, and a store that holds documents with --store",
             ));
@@ -291,6 +306,7 @@ async fn open_locks(
         Engine::Etcd(options) => options.open(epochs, deadline).await?,
         #[cfg(feature = "consul")]
         Engine::Consul(options) => options.open(epochs, deadline).await?,
+        Engine::Redlock(options) => options.open(epochs, deadline).await?,
         Engine::Postgres(options) => options.open_locks(epochs, deadline).await?,
     })
 }
@@ -337,7 +353,14 @@ mod tests {
 
     #[test]
     fn an_address_survives_its_text() {
-        for text in ["embedded:.mutext", "embedded:/var/lib/mutext?sync=normal", "redis://h:1/2"] {
+        for text in [
+            "embedded:.mutext",
+            "embedded:/var/lib/mutext?sync=normal",
+            "redis://h:1/2",
+            "redis+sentinel://h:1,g:2/s",
+            "redis+cluster://h:1,g:2",
+            "redlock://a:1,b:1,c:1/0",
+        ] {
             assert_eq!(text.parse::<Address>().unwrap().to_string(), text);
         }
         assert_eq!("embedded:///srv/x".parse::<Address>().unwrap(), Address::embedded("/srv/x"));

@@ -46,6 +46,10 @@ const ENGINES: [(&str, &[&str]); 5] = [
     ("postgres", &["lock_suite!", "store_suite!"]),
 ];
 
+/// Engines that are reached in several ways: each way passes the suites in a file of its own.
+const WAYS: [(&str, &[&str]); 1] =
+    [("redis", &["conformance_sentinel.rs", "conformance_cluster.rs", "conformance_redlock.rs"])];
+
 /// Licences that may be linked into a program under MIT or Apache-2.0.
 const LICENCES: [&str; 14] = [
     "MIT",
@@ -125,6 +129,19 @@ fn every_engine_is_enrolled_in_its_suites() {
         let enrolment = std::fs::read_to_string(&file).unwrap_or_else(|_| panic!("{} is missing", file.display()));
         for suite in suites {
             assert!(enrolment.contains(suite), "{engine} does not run {suite}");
+        }
+    }
+}
+
+#[test]
+fn every_way_to_an_engine_is_enrolled_as_well() {
+    for (engine, files) in WAYS {
+        for file in files {
+            let file = root().join("crates").join(engine).join("tests").join(file);
+            let enrolment = std::fs::read_to_string(&file).unwrap_or_else(|_| panic!("{} is missing", file.display()));
+            for suite in ["lock_suite!", "model_suite!"] {
+                assert!(enrolment.contains(suite), "{} does not run {suite}", file.display());
+            }
         }
     }
 }
