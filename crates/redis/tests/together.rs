@@ -85,6 +85,16 @@ async fn live(locks: Arc<RedisLocks>, held: Arc<Held>, seed: u64) {
     }
 }
 
+/// Looks at the table again and again: at no moment does anybody wait whom nothing is in the way of.
+async fn watch(locks: Arc<RedisLocks>) {
+    loop {
+        let table = locks.inspect(&context(), soon()).await.unwrap();
+        let in_vain = mutext_conformance::waits_in_vain(&table);
+        assert!(in_vain.is_none(), "{in_vain:?} waits for nothing; found {table:?}");
+        tokio::time::sleep(Duration::from_micros(200)).await;
+    }
+}
+
 fn left(server: &RedisServer) -> Vec<String> {
     let fields = server.cli(&["HKEYS", "mutext:{research-42}:locks"]).unwrap();
     let is_left = |field: &&str| field.contains('/') && !field.starts_with("a/") || field.len() == 32;
@@ -104,13 +114,50 @@ async fn turns_that_share_calls_come_out_as_if_each_went_alone() {
             tokio::spawn(live(locks, Arc::clone(&held), seed.wrapping_add(task as u64)))
         })
         .collect();
+    let watch = tokio::spawn(watch(open(&server.url(), &epochs).await.unwrap()));
     for task in tasks {
         let outcome = tokio::time::timeout(Duration::from_secs(120), task).await;
         outcome.unwrap_or_else(|_| panic!("a task does not end; MUTEXT_SEED={seed}")).unwrap();
     }
+    watch.abort();
+    if let Err(failure) = watch.await {
+        assert!(failure.is_cancelled(), "MUTEXT_SEED={seed}: {failure}");
+    }
     let table = clients[0].inspect(&context(), soon()).await.unwrap();
     assert_eq!((table.holdings.len(), table.waiters.len()), (0, 0), "{table:?}");
     assert_eq!(left(&server), Vec::<String>::new(), "MUTEXT_SEED={seed}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_many_that_ask_at_one_moment_only_those_are_granted_that_do_not_conflict() {
+    let server = RedisServer::start().unwrap();
+    let locks = open(&server.url(), &Arc::default()).await.unwrap();
+    let mut random = StdRng::seed_from_u64(1);
+    let holder = Holder::new(AgentName::new("agent").unwrap());
+    for _ in 0..40 {
+        let held = Arc::new(Held::default());
+        let asking: Vec<_> = (0..TASKS)
+            .map(|_| {
+                let (locks, held, request) = (Arc::clone(&locks), Arc::clone(&held), any_request(&mut random, &holder));
+                tokio::spawn(async move {
+                    // They hold it until all have been answered.
+                    let answer = locks.acquire(&request, Deadline::now()).await.unwrap();
+                    let Acquisition::Granted(grant) = answer else { return None };
+                    held.take(request.lease, request.claims(), grant.lease.token.number());
+                    Some(request.lease)
+                })
+            })
+            .collect();
+        let mut leases = Vec::new();
+        for asking in asking {
+            leases.extend(asking.await.unwrap());
+        }
+        assert!(!leases.is_empty(), "the first of them has nothing in its way");
+        for lease in leases {
+            assert_eq!(locks.release(&context(), lease, soon()).await.unwrap(), Release::Released);
+        }
+    }
+    assert_eq!(left(&server), Vec::<String>::new());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
