@@ -116,6 +116,8 @@ async fn turns_that_share_calls_come_out_as_if_each_went_alone() {
         .collect();
     let watch = tokio::spawn(watch(open(&server.url(), &epochs).await.unwrap()));
     for task in tasks {
+        // The server may forget its scripts at any time.
+        server.cli(&["SCRIPT", "FLUSH"]).unwrap();
         let outcome = tokio::time::timeout(Duration::from_secs(120), task).await;
         outcome.unwrap_or_else(|_| panic!("a task does not end; MUTEXT_SEED={seed}")).unwrap();
     }
@@ -214,4 +216,28 @@ async fn a_record_that_cannot_be_read_harms_nobody_else() {
     for task in tasks {
         task.await.unwrap();
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_runtime_asked_that_has_ended_can_be_given_back() {
+    let server = RedisServer::start().unwrap();
+    let locks = open(&server.url(), &Arc::default()).await.unwrap();
+    for round in 0..20_u64 {
+        let ends = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let requests: Vec<_> = (0..TASKS).map(|task| request("anna", &format!("task-{task}"), TTL)).collect();
+        for request in requests.clone() {
+            let locks = Arc::clone(&locks);
+            ends.spawn(async move { locks.acquire(&request, Deadline::after(TTL)).await });
+        }
+        tokio::time::sleep(Duration::from_micros(300 * round)).await;
+        // All that it ran is dropped when this returns.
+        tokio::task::spawn_blocking(|| drop(ends)).await.unwrap();
+        for request in &requests {
+            locks.release(&context(), request.lease, soon()).await.unwrap();
+        }
+        let again = granted(&locks, &request("bert", "task-0", TTL), Duration::from_secs(10)).await.lease;
+        locks.release(&context(), again.id(), soon()).await.unwrap();
+    }
+    let table = locks.inspect(&context(), soon()).await.unwrap();
+    assert_eq!((table.holdings.len(), table.waiters.len()), (0, 0), "{table:?}");
 }
