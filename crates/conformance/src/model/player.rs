@@ -260,6 +260,11 @@ impl Game {
 
     /// These were granted, in this order; each confirms that it has heard so, as the library does.
     async fn granted<F: LockFixture>(&mut self, player: &Player<F>, granted: &[LeaseId]) -> Result<(), Difference> {
+        if !granted.is_empty() {
+            // Before anybody has had the time to look again by itself.
+            let table = player.clients[0].inspect(&self.context, deadline()).await;
+            self.nobody_waits_in_vain(&table.map_err(|error| error.to_string())?)?;
+        }
         for id in granted {
             match self.ended(*id).await? {
                 Acquisition::Granted(grant) => {
