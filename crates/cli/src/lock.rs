@@ -26,6 +26,9 @@ const REVIVAL: Duration = Duration::from_millis(250);
 /// How often it is looked what is in the way, and how long nothing is said at first.
 const LOOK: Duration = Duration::from_secs(1);
 
+/// When a signal finds no command yet to pass it on to.
+const BEFORE: &str = "before the lock was granted; nothing is held";
+
 /// Run a command while holding a lease
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  \
@@ -92,7 +95,7 @@ pub(crate) async fn run(args: LockArgs, common: &Common) -> Result<ExitCode, Cli
     let common = &Common { keeps: Inherited::kept(common)?, ..common.clone() };
     let (mutext, context) = tokio::select! {
         opened = common.open() => opened?,
-        signal = signals.next() => return Err(signals::interrupted(signal)),
+        signal = signals.next() => return Err(signals::interrupted_when(signal, BEFORE)),
     };
     let outcome = hold(&args, common, &context, &mut signals).await;
     mutext.finish().await;
@@ -115,7 +118,7 @@ async fn hold(
     }
     let guard = tokio::select! {
         granted = acquire(args, common, context) => granted?,
-        signal = signals.next() => return Err(signals::interrupted(signal)),
+        signal = signals.next() => return Err(signals::interrupted_when(signal, BEFORE)),
     };
     let mut child = spawn(args, inherited::environment(guard.lease(), common))?;
     let resources: Vec<Resource> = guard.lease().claims.iter().map(|claim| claim.resource.clone()).collect();

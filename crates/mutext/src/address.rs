@@ -18,13 +18,13 @@ use crate::Error;
 const KNOWN_ELSEWHERE: [&str; 5] = ["redis+sentinel", "redis+cluster", "redlock", "etcd", "consul"];
 
 /// What this build has.
-const KNOWN: &str = "it has embedded:DIR for both, postgres://HOST/DATABASE for documents, and redis://HOST, \
-                     rediss://HOST and redis+unix:///PATH for locks";
+const KNOWN: &str = "it has embedded:DIR and postgres://HOST/DATABASE for both, and redis://HOST, rediss://HOST and \
+                     redis+unix:///PATH for locks";
 
 /// Where documents or locks lie.
 ///
 /// `embedded:DIR` is a directory on this machine, made where there is none; `?sync=normal` after it acknowledges
-/// commits before the disk has them. `postgres://USER:PASSWORD@HOST/DATABASE` holds documents,
+/// commits before the disk has them. `postgres://USER:PASSWORD@HOST/DATABASE` holds documents and locks,
 /// `redis://USER:PASSWORD@HOST` holds locks; docs/engines names the options of each.
 ///
 /// Shown, an address hides its password; serialised, it has it, so that another process can be given it.
@@ -239,10 +239,7 @@ async fn open_locks(
     Ok(match &locks.0 {
         Engine::Embedded(locks) => locks.options().open_locks(epochs, deadline).await?,
         Engine::Redis(options) => options.open(epochs, deadline).await?,
-        Engine::Postgres(_) => {
-            return Err(locks
-                .refuse("this build has no locks in PostgreSQL; name others with --locks, as in redis://localhost"));
-        }
+        Engine::Postgres(options) => options.open_locks(epochs, deadline).await?,
     })
 }
 

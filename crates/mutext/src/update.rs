@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use mutext_contract::{
-    Commit, Content, Cursor, Deadline, Document, DocumentPath, Expiry, FencingToken, IdempotencyKey, Precondition,
-    Resource, Revision, Ttl, Wait,
+    Commit, Committed, Content, Cursor, Deadline, Document, DocumentPath, Expiry, FencingToken, IdempotencyKey,
+    Precondition, Resource, Revision, Ttl, Wait,
 };
 use tokio::time::Instant;
 
@@ -67,6 +67,21 @@ pub struct Updated {
     pub attempts: u32,
     /// How long it waited for its lease, in the attempt that succeeded; `None` by compare-and-set.
     pub waited: Option<Duration>,
+}
+
+impl Updated {
+    /// One that waited for no lease of its own.
+    pub(crate) fn without_wait(committed: &Committed, base: Option<Revision>, attempts: u32) -> Self {
+        Self {
+            revision: crate::context::only(committed),
+            cursor: committed.cursor,
+            token: None,
+            base,
+            replayed: committed.replayed,
+            attempts,
+            waited: None,
+        }
+    }
 }
 
 impl Context {
@@ -135,6 +150,8 @@ impl Context {
         let context = self.by(deadline);
         let mut course = Course::begin(self, options.strategy, &path);
         let mut base = course.seat().map(Some);
+        // What was left is older than this call: somebody without the lock may have written since.
+        let mut is_remembered = base.is_some();
         let mut attempts = 0;
         loop {
             attempts += 1;
@@ -149,7 +166,12 @@ impl Context {
             let before = document.as_ref().map(|document| document.revision);
             let precondition = Precondition::unchanged(document.as_ref());
             let asked = Instant::now();
-            let content = change(document).await?;
+            let content = match change(document).await {
+                Ok(content) => content,
+                Err(_) if std::mem::take(&mut is_remembered) => continue,
+                Err(error) => return Err(error),
+            };
+            is_remembered = false;
             let work = asked.elapsed();
             let written = course.keeps_content(&content);
             let mut commit = Commit::new(self.agent().clone()).put(path.clone(), content, precondition);
@@ -172,7 +194,8 @@ impl Context {
                         attempts,
                         waited: course.hold.as_ref().map(|hold| hold.waited),
                     };
-                    course.end(path, updated.revision, written);
+                    // What was written when it was made first is not known any more.
+                    course.end(path, updated.revision, written.filter(|_| !committed.replayed));
                     return Ok(updated);
                 }
                 // The conflict carries what is there now: the next attempt needs no read.
@@ -349,7 +372,7 @@ impl<'a> Course<'a> {
 }
 
 /// A short random pause that grows with each attempt, so that those in conflict do not meet again in step.
-async fn back_off(attempts: u32, deadline: Deadline) {
+pub(crate) async fn back_off(attempts: u32, deadline: Deadline) {
     let most = Duration::from_micros(500).saturating_mul(1 << attempts.min(6));
     let pause = most.mul_f64(rand::random_range(0.0..1.0));
     tokio::time::sleep_until((Instant::now() + pause).min(deadline.instant())).await;

@@ -190,3 +190,38 @@ async fn nothing_acknowledged_is_lost_while_both_servers_go_down() {
     let undead: Vec<_> = all.refused.intersection(&found).collect();
     assert!(undead.is_empty(), "refused, and there: {undead:?}");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_watcher_outlives_an_outage_of_the_documents_and_misses_nothing() {
+    let mut postgres = PostgresServer::start().unwrap();
+    let locks = tempfile::tempdir().unwrap();
+    let mutext =
+        Mutext::open(&postgres.url().parse().unwrap(), Some(&mutext::Address::embedded(locks.path()))).await.unwrap();
+    let context = mutext.context("watched", Settings::new(AgentName::new("anna").unwrap())).unwrap();
+    let append = |text: &str| mutext::Edit::Append { text: text.to_owned() };
+    let write = async |text: &str| context.edit("log", [append(text)]).message(text).await.unwrap();
+    let mut watcher = context.watch("").await.unwrap();
+    write("before").await;
+    assert_eq!(watcher.next().await.unwrap().message.as_deref(), Some("before"));
+    let watching = tokio::spawn(async move {
+        let commit = watcher.next().await.unwrap();
+        (watcher, commit)
+    });
+    postgres.kill().unwrap();
+    // Long enough for it to have asked in vain.
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    postgres.restart().unwrap();
+    write("after").await;
+    let (mut watcher, commit) = tokio::time::timeout(Duration::from_secs(30), watching).await.unwrap().unwrap();
+    assert_eq!(commit.message.as_deref(), Some("after"));
+
+    // For longer than its patience: it says so, and goes on when it is asked again.
+    let mut hasty = context.watch("").after(watcher.cursor()).patience(Duration::from_millis(300)).await.unwrap();
+    postgres.kill().unwrap();
+    let error = tokio::time::timeout(Duration::from_secs(30), hasty.next()).await.unwrap().unwrap_err();
+    assert!(matches!(error, Error::Engine(_)), "{error}");
+    postgres.restart().unwrap();
+    write("at last").await;
+    assert_eq!(watcher.next().await.unwrap().message.as_deref(), Some("at last"));
+    assert_eq!(hasty.next().await.unwrap().message.as_deref(), Some("at last"));
+}

@@ -1,6 +1,6 @@
 //! What this process waits for and holds: where pushed news meet those who wait for it.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -16,6 +16,9 @@ use crate::turns::Slot;
 pub(crate) const LOOK_AGAIN: Duration = Duration::from_millis(200);
 /// How many losses wait for whoever listens.
 const LOSSES_KEPT: usize = 1024;
+
+/// How many losses are remembered, so that nobody is told of one twice.
+const LOSSES_REMEMBERED: usize = 64;
 
 /// What a waiter is told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -102,6 +105,8 @@ pub(crate) struct Board {
     pub(crate) changed: Notify,
     clock: Mutex<Option<ServerClock>>,
     losses: broadcast::Sender<LeaseId>,
+    /// The latest losses that were told, newest first.
+    told: Mutex<VecDeque<LeaseId>>,
 }
 
 impl Board {
@@ -113,6 +118,7 @@ impl Board {
             changed: Notify::new(),
             clock: Mutex::default(),
             losses: broadcast::Sender::new(LOSSES_KEPT),
+            told: Mutex::default(),
         }
     }
 
@@ -123,6 +129,11 @@ impl Board {
     /// What the server's clock said, and when. Nothing but the time of a hand-over is reckoned by it.
     pub(crate) fn set_clock(&self, clock: ServerClock) {
         *lock(&self.clock) = Some(clock);
+    }
+
+    /// The server's clock, where there is one server.
+    pub(crate) fn clock(&self) -> Option<ServerClock> {
+        *lock(&self.clock)
     }
 
     /// Expects news of an attempt from now on.
@@ -156,7 +167,7 @@ impl Board {
     }
 
     /// Reads a pushed message.
-    pub(crate) fn hear(&self, message: &str) {
+    pub(crate) fn hear(&self, message: &str, clock_of: impl Fn(Option<&ContextName>) -> Option<ServerClock>) {
         let mut words = message.split(' ');
         let (what, id) = (words.next(), words.next().and_then(|id| id.parse::<LeaseId>().ok()));
         let mut number = || words.next().and_then(|word| word.parse::<u64>().ok());
@@ -164,13 +175,24 @@ impl Board {
             (Some("G"), Some(id)) => {
                 if let (Some(epoch), Some(count), Some(sec), Some(usec)) = (number(), number(), number(), number()) {
                     let at = Duration::from_secs(sec) + Duration::from_micros(usec);
-                    let handed_over_after = lock(&self.clock).and_then(|clock| clock.since(at));
+                    let context = match lock(&self.entries).get(&id) {
+                        Some(Entry::Attempt(attempt)) => attempt.place.as_ref().map(|place| place.context.clone()),
+                        _ => None,
+                    };
+                    let handed_over_after = clock_of(context.as_ref()).and_then(|clock| clock.since(at));
                     self.tell(id, News::Granted { epoch, count, handed_over_after });
                 }
             }
             (Some("E"), Some(id)) => self.tell(id, News::Ended),
             (Some("L"), Some(id)) => {
                 self.forget(id);
+                let mut told = lock(&self.told);
+                if told.contains(&id) {
+                    // Each node of a cluster hears what is told on any.
+                    return;
+                }
+                told.truncate(LOSSES_REMEMBERED - 1);
+                told.push_front(id);
                 // Nobody has to listen.
                 let _ = self.losses.send(id);
             }

@@ -7,14 +7,30 @@ use mutext_contract::{Deadline, EngineError, Finding, Severity};
 use redis::{FromRedisValue, InfoDict, Value};
 use tokio::time::Instant;
 
+use crate::examine_sets;
 use crate::link::{Link, Live};
+use crate::options::RedisOptions;
 
 /// How many round trips are timed.
 const ROUND_TRIPS: usize = 20;
 
-pub(crate) async fn examine(link: &Link, deadline: Deadline) -> Result<Vec<Finding>, EngineError> {
+pub(crate) async fn examine(
+    link: &Link,
+    options: &RedisOptions,
+    deadline: Deadline,
+) -> Result<Vec<Finding>, EngineError> {
+    let mut findings = one(link, deadline).await?;
+    if let Some(sentinels) = options.sentinels() {
+        findings.extend(examine_sets::sentinels(options, sentinels).await);
+    }
+    findings.extend(examine_sets::min_replicas(options, &link.live(deadline).await?.info));
+    Ok(findings)
+}
+
+/// What is true of each server.
+pub(crate) async fn one(link: &Link, deadline: Deadline) -> Result<Vec<Finding>, EngineError> {
     let live = link.live(deadline).await?;
-    let mut findings = vec![server(&live.info), encryption(link)];
+    let mut findings = vec![server(link.options(), &live.info), encryption(link)];
     findings.extend(round_trips(link, deadline).await?);
     findings.push(clock(link, deadline).await?);
     findings.extend(memory(link, &live.info, deadline).await?);
@@ -47,12 +63,12 @@ fn unseen(name: &str) -> Finding {
     Finding::new(name, Severity::Note, found, "see the server's own configuration; the user may be given CONFIG GET")
 }
 
-fn server(info: &InfoDict) -> Finding {
+fn server(options: &RedisOptions, info: &InfoDict) -> Finding {
     let name = if info.get::<String>("valkey_version").is_some() { "Valkey" } else { "Redis" };
     let version = info.get::<String>("valkey_version").or_else(|| info.get("redis_version")).unwrap_or_default();
     let mode = info.get::<String>("redis_mode").unwrap_or_else(|| "standalone".to_owned());
-    if mode == "cluster" {
-        let remedy = "name a server of its own: this address speaks to one node, which has a part of the keys";
+    if mode == "cluster" && options.cluster_hosts().is_none() {
+        let remedy = "write redis+cluster://HOST:PORT: this address speaks to one node, which has a part of the keys";
         return Finding::new("server", Severity::Danger, format!("{name} {version}, a node of a cluster"), remedy);
     }
     Finding::fine("server", format!("{name} {version}, {mode}"))
@@ -63,7 +79,7 @@ fn encryption(link: &Link) -> Finding {
         let remedy = "use rediss:// unless the network between is trusted";
         return Finding::new("encryption", Severity::Warning, "none, and the server is on another machine", remedy);
     }
-    let encrypted = link.options().to_string().starts_with("rediss:");
+    let encrypted = link.options().to_string().starts_with("rediss");
     Finding::fine("encryption", if encrypted { "TLS" } else { "none, on this machine alone" })
 }
 

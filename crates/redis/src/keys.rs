@@ -35,6 +35,11 @@ impl Keys {
         format!("{}:{{{context}}}:queue", self.prefix)
     }
 
+    /// One context's register on a node of a Redlock set.
+    pub(crate) fn register(&self, context: &ContextName) -> String {
+        format!("{}:{{{context}}}:register", self.prefix)
+    }
+
     /// What is remembered of an attempt's or a lease's end.
     pub(crate) fn ended(&self, context: &ContextName, id: LeaseId) -> String {
         format!("{}:{{{context}}}:ended:{id}", self.prefix)

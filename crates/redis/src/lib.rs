@@ -13,16 +13,23 @@
 //! | `PREFIX:home:ID` | a channel: one process listens on it, and is alive as long as it does |
 
 mod board;
+mod cluster;
 mod examine;
+mod examine_sets;
+mod hosts;
 mod keys;
 mod link;
 mod locks;
 mod options;
 mod presence;
 mod records;
+mod redlock;
 mod scripts;
+mod sentinel;
 mod trouble;
 mod turns;
+mod ways;
 
 pub use locks::RedisLocks;
 pub use options::RedisOptions;
+pub use redlock::{RedlockLocks, RedlockOptions};

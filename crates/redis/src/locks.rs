@@ -2,27 +2,29 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use mutext_contract::{
     Acquisition, AgentName, Blocked, Claim, ContextName, DeadHolder, Deadline, Effect, EngineError, EpochSource,
     ExpiryClock, Fairness, FencingToken, Finding, Grant, Lease, LeaseId, LockCapabilities, LockRequest, LockService,
-    LockTable, Release, Renewal, Waiting,
+    LockTable, Release, Renewal, TroubleKind, Ttl, Waiting,
 };
-use redis::Value;
+use redis::{RedisError, Value};
 use tokio::sync::broadcast;
 use tokio::time::Instant;
 
 use crate::board::{Board, Expected, Known, News, UnderWay};
-use crate::examine;
 use crate::keys::Keys;
-use crate::link::{Link, Links, Live};
+use crate::link::Live;
 use crate::options::RedisOptions;
-use crate::presence::Presence;
+use crate::presence::{self, Presence};
 use crate::records::{Answer, Reader, info};
 use crate::scripts;
 use crate::turns::{Turn, Wish};
+use crate::ways::{Servers, Way};
+use crate::{examine, examine_sets};
 
 /// A command that must be given a chance has at least this long, also where the deadline has passed.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -33,12 +35,16 @@ const OVERDUE: Duration = Duration::from_millis(100);
 /// How long a request may queue is told in multiples of so many milliseconds: many requests then say the same.
 const COARSE: u128 = 50;
 
+/// Replicas are waited for no longer, and no longer than half a TTL.
+const REPLICATE: Duration = Duration::from_secs(1);
+
 /// What is remembered of an attempt that was released by another than its asker.
 const RELEASED: &str = "released";
 
 /// Locks in Redis or Valkey.
 pub struct RedisLocks {
-    links: Links,
+    options: Arc<RedisOptions>,
+    servers: Servers,
     keys: Arc<Keys>,
     board: Arc<Board>,
     epochs: Arc<dyn EpochSource>,
@@ -62,16 +68,10 @@ impl RedisLocks {
         let options = Arc::new(options);
         let keys = Arc::new(Keys::new(&options));
         let board = Arc::new(Board::new());
-        let link = Link::new(Arc::clone(&options), Arc::clone(&keys))?;
-        let presence = Presence::start(link, Arc::clone(&board), Arc::clone(&keys), deadline).await?;
-        Ok(Self {
-            links: Links::new(options, Arc::clone(&keys)),
-            keys,
-            board,
-            epochs,
-            minting: tokio::sync::Mutex::default(),
-            _presence: presence,
-        })
+        let servers = Servers::new(&options);
+        let presence =
+            presence::start(&options, servers.cluster(), Arc::clone(&board), Arc::clone(&keys), deadline).await?;
+        Ok(Self { options, servers, keys, board, epochs, minting: tokio::sync::Mutex::default(), _presence: presence })
     }
 
     fn reader(&self) -> Reader<'_> {
@@ -81,6 +81,7 @@ impl RedisLocks {
     /// Asks for the lock: granted, queued, or not.
     async fn ask(
         &self,
+        request: &LockRequest,
         asker: &Asker,
         first: bool,
         deadline: Deadline,
@@ -90,12 +91,22 @@ impl RedisLocks {
         let wait = if wait.is_zero() { 0 } else { (wait + OVERDUE).as_millis().next_multiple_of(COARSE) };
         let until = at_least(deadline);
         let ask = |live: Arc<Live>, again: bool| {
-            let asked = live.ask(asker.turn(first && !again, wait), until);
-            expected.asks(UnderWay { live, slot: asked.slot() });
-            asked.answer()
+            let asked = live.ask(&self.keys, asker.turn(first && !again, wait), until);
+            expected.asks(UnderWay { live: Arc::clone(&live), slot: asked.slot() });
+            async move {
+                let reply = asked.answer().await?;
+                if Reader::is_granted(&reply) {
+                    self.replicate(&live, &asker.replicas, request.ttl).await?;
+                }
+                Ok(reply)
+            }
         };
-        let reply = self.links.here()?.call(until, ask).await?;
-        self.reader().reply(reply)
+        let reply = self.servers.way()?.call(&request.context, until, ask).await?;
+        let answer = self.reader().reply(reply)?;
+        if matches!(answer, Answer::Granted { .. }) {
+            self.check_replicas(&asker.replicas)?;
+        }
+        Ok(answer)
     }
 
     /// Begins an epoch in a context whose locks this server does not remember, unless somebody has meanwhile.
@@ -105,22 +116,29 @@ impl RedisLocks {
         let keys = [self.keys.table(context), self.keys.queue(context)];
         let ask = |live: Arc<Live>, _| {
             let (keys, epoch) = (&keys, &epoch);
-            async move { live.run(&scripts::BEGIN, keys, &[live.run.as_bytes(), epoch.as_bytes()]).await }
+            async move {
+                // Where the server has become another one behind this connection, somebody may have begun its epoch.
+                if !live.is_as_it_was().await? {
+                    return Ok(Value::Nil);
+                }
+                live.run(&scripts::BEGIN, keys, &[live.run.as_bytes(), epoch.as_bytes()]).await
+            }
         };
-        self.links.here()?.call(deadline, ask).await.map(drop)
+        self.servers.way()?.call(context, deadline, ask).await.map(drop)
     }
 
     /// Leaves the queue: the answer is a grant that came at the last moment, or what was in the way.
     async fn leave(&self, request: &LockRequest) -> Result<Answer, EngineError> {
         let keys = [self.keys.table(&request.context), self.keys.queue(&request.context)];
-        let id = request.lease.to_string();
-        let value = self.simple(&scripts::LEAVE, &keys, &[id.as_bytes()], at_least(Deadline::now())).await?;
+        let (id, deadline) = (request.lease.to_string(), at_least(Deadline::now()));
+        let value = self.simple(&request.context, &scripts::LEAVE, &keys, &[id.as_bytes()], deadline).await?;
         self.reader().answer(value)
     }
 
     /// Runs a script that is as good twice as once.
     async fn simple(
         &self,
+        context: &ContextName,
         script: &scripts::Script,
         keys: &[String],
         args: &[&[u8]],
@@ -131,7 +149,60 @@ impl RedisLocks {
             all.extend(args);
             live.run(script, keys, &all).await
         };
-        self.links.here()?.call(at_least(deadline), ask).await
+        self.servers.way()?.call(context, at_least(deadline), ask).await
+    }
+
+    /// Waits until enough replicas have what was answered on this connection; takes note of how many have.
+    async fn replicate(&self, live: &Live, have: &AtomicU32, ttl: Ttl) -> Result<(), RedisError> {
+        let wanted = self.options.min_replicas();
+        if wanted > 0 {
+            // What remains of the lease is to be of use.
+            let patience = REPLICATE.min(ttl.get() / 2);
+            have.store(live.replicas(wanted, patience).await?, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+
+    /// Whether enough replicas have a grant. Where not, it stands all the same until it is given back.
+    fn check_replicas(&self, have: &AtomicU32) -> Result<(), EngineError> {
+        let (wanted, have) = (self.options.min_replicas(), have.load(Ordering::Relaxed));
+        if have >= wanted {
+            return Ok(());
+        }
+        let remedy = "bring its replicas back, or lower min_replicas";
+        let error = EngineError::new(self.keys.subject(), TroubleKind::Unavailable, remedy);
+        let found = format!("{have} replicas confirmed the lease in time, and min_replicas={wanted} asks for more");
+        let error = error.caused_by(std::io::Error::other(found));
+        Err(error.with_effect(Effect::Unknown))
+    }
+
+    /// Makes a lease last a full TTL again, from `asked` on.
+    async fn extend(
+        &self,
+        context: &ContextName,
+        id: LeaseId,
+        ttl: Ttl,
+        deadline: Deadline,
+    ) -> Result<Value, EngineError> {
+        let (keys, id) = (self.keys_of(context, id), id.to_string());
+        let millis = ttl.get().as_millis().to_string();
+        let have = AtomicU32::new(0);
+        let ask = |live: Arc<Live>, _| {
+            let (keys, id, millis, have) = (&keys, &id, &millis, &have);
+            async move {
+                let args = [live.run.as_bytes(), id.as_bytes(), millis.as_bytes()];
+                let value = live.run(&scripts::RENEW, keys, &args).await?;
+                if matches!(value, Value::Int(1)) {
+                    self.replicate(&live, have, ttl).await?;
+                }
+                Ok(value)
+            }
+        };
+        let value = self.servers.way()?.call(context, at_least(deadline), ask).await?;
+        if matches!(value, Value::Int(1)) {
+            self.check_replicas(&have)?;
+        }
+        Ok(value)
     }
 
     fn keys_of(&self, context: &ContextName, id: LeaseId) -> [String; 3] {
@@ -161,22 +232,20 @@ impl RedisLocks {
             }
             // What was asked on that connection comes before what follows on it. Where it is gone, so is the question,
             // or it was answered.
-            let ended = tokio::time::timeout_at(until.instant(), live.ask(turn.clone(), until).answer());
+            let ended = tokio::time::timeout_at(until.instant(), live.ask(&self.keys, turn.clone(), until).answer());
             if let Ok(Ok(reply)) = ended.await {
                 return self.released(reply.value);
             }
         }
-        let ask = |live: Arc<Live>, _| live.ask(turn.clone(), until).answer();
-        let reply = self.links.here()?.call(until, ask).await?;
+        let ask = |live: Arc<Live>, _| live.ask(&self.keys, turn.clone(), until).answer();
+        let reply = self.servers.way()?.call(context, until, ask).await?;
         self.released(reply.value)
     }
 
     /// What became of the lease that was to be replaced.
     async fn lost(&self, request: &LockRequest, deadline: Deadline) -> Result<Acquisition, EngineError> {
         let Some(lease) = request.replaces else { return Ok(Acquisition::TimedOut(Blocked::default())) };
-        let (keys, id) = (self.keys_of(&request.context, lease), lease.to_string());
-        let ttl = request.ttl.get().as_millis().to_string();
-        let value = self.simple(&scripts::RENEW, &keys, &[id.as_bytes(), ttl.as_bytes()], deadline).await?;
+        let value = self.extend(&request.context, lease, request.ttl, deadline).await?;
         if matches!(value, Value::Int(1)) {
             // It is there again: whoever asks may ask once more.
             return Ok(Acquisition::TimedOut(Blocked::default()));
@@ -193,7 +262,7 @@ impl RedisLocks {
     async fn granted(
         &self,
         request: &LockRequest,
-        Granted { number, since, lasts, queued, handed_over_after }: Granted,
+        Granted { number, since, lasts, queued, pushed, handed_over_after }: Granted,
         expected: Expected<'_>,
         asker: Asker,
     ) -> Result<Acquisition, EngineError> {
@@ -206,7 +275,9 @@ impl RedisLocks {
             valid_until: since + lasts,
         };
         // A pushed grant is believed from when it was certainly not made yet: where that is long ago, it is confirmed.
-        if lease.valid_until < Instant::now() + lasts / 2 {
+        // What replicas have of it is asked for by the same.
+        let unconfirmed = pushed && self.options.min_replicas() > 0;
+        if unconfirmed || lease.valid_until < Instant::now() + lasts / 2 {
             match self.renew(&lease, Deadline::now()).await? {
                 Renewal::Renewed { valid_until } => lease.valid_until = valid_until,
                 Renewal::Lost(_) => {
@@ -234,6 +305,8 @@ struct Asker {
     claim: Option<Arc<[Claim]>>,
     /// Whether it is to take the place of another, which the short way knows nothing of.
     replaces: bool,
+    /// How many replicas have its grant.
+    replicas: AtomicU32,
 }
 
 impl Asker {
@@ -270,6 +343,8 @@ struct Granted {
     since: Instant,
     lasts: Duration,
     queued: bool,
+    /// Whether it was heard of otherwise than by an answer on a connection of ours.
+    pushed: bool,
     /// How long ago the server granted it, where that was pushed.
     handed_over_after: Option<Duration>,
 }
@@ -283,7 +358,7 @@ fn at_least(deadline: Deadline) -> Deadline {
 impl LockService for RedisLocks {
     fn capabilities(&self) -> LockCapabilities {
         LockCapabilities {
-            engine: "redis",
+            engine: self.options.engine(),
             waiting: Waiting::Pushed,
             fairness: Fairness::FirstComeFirstServed,
             shared_mode: true,
@@ -306,6 +381,7 @@ impl LockService for RedisLocks {
             about: format!("{} {}", self.keys.home(), info(request)).into(),
             claim: Some(request.claims()).filter(|claims| claims.len() == 1).cloned(),
             replaces: request.replaces.is_some(),
+            replicas: AtomicU32::new(0),
         };
         let expected = self.board.expect(request.lease);
         let mut turn = None;
@@ -313,14 +389,15 @@ impl LockService for RedisLocks {
         let mut queued = false;
         loop {
             let asked = Instant::now();
-            match self.ask(&asker, first, deadline, &expected).await? {
+            match self.ask(request, &asker, first, deadline, &expected).await? {
                 Answer::Granted { epoch, count } => {
                     // A second question may find a grant that was made in between.
                     let (since, lasts) = match expected.waiting_at() {
                         Some(at) if queued => (at, request.ttl.get().min(CONFIRM)),
                         _ => (asked, request.ttl.get()),
                     };
-                    let granted = Granted { number: (epoch, count), since, lasts, queued, handed_over_after: None };
+                    let (pushed, handed_over_after) = (false, None);
+                    let granted = Granted { number: (epoch, count), since, lasts, queued, pushed, handed_over_after };
                     return self.granted(request, granted, expected, asker).await;
                 }
                 Answer::NoEpoch => {
@@ -357,7 +434,8 @@ impl LockService for RedisLocks {
             let since = expected.waiting_at().unwrap_or(asked);
             match news {
                 Ok(News::Granted { epoch, count, handed_over_after }) => {
-                    let granted = Granted { number: (epoch, count), since, lasts, queued, handed_over_after };
+                    let (number, pushed) = ((epoch, count), true);
+                    let granted = Granted { number, since, lasts, queued, pushed, handed_over_after };
                     return self.granted(request, granted, expected, asker).await;
                 }
                 Ok(News::Ended) => {
@@ -367,7 +445,9 @@ impl LockService for RedisLocks {
                 Ok(News::AskAgain) => {}
                 Err(_) => match self.leave(request).await? {
                     Answer::Granted { epoch, count } => {
-                        let granted = Granted { number: (epoch, count), since, lasts, queued, handed_over_after: None };
+                        let (pushed, handed_over_after) = (true, None);
+                        let number = (epoch, count);
+                        let granted = Granted { number, since, lasts, queued, pushed, handed_over_after };
                         return self.granted(request, granted, expected, asker).await;
                     }
                     Answer::Blocked(blocked) => {
@@ -385,9 +465,7 @@ impl LockService for RedisLocks {
 
     async fn renew(&self, lease: &Lease, deadline: Deadline) -> Result<Renewal, EngineError> {
         let asked = Instant::now();
-        let (keys, id) = (self.keys_of(&lease.context, lease.id()), lease.id().to_string());
-        let ttl = lease.ttl.get().as_millis().to_string();
-        let value = self.simple(&scripts::RENEW, &keys, &[id.as_bytes(), ttl.as_bytes()], deadline).await?;
+        let value = self.extend(&lease.context, lease.id(), lease.ttl, deadline).await?;
         if matches!(value, Value::Int(1)) {
             return Ok(Renewal::Renewed { valid_until: asked + lease.ttl.get() });
         }
@@ -413,7 +491,7 @@ impl LockService for RedisLocks {
     async fn inspect(&self, context: &ContextName, deadline: Deadline) -> Result<LockTable, EngineError> {
         let keys = [self.keys.table(context), self.keys.queue(context)];
         // A look changes nothing, whatever became of its answer.
-        let value = self.simple(&scripts::INSPECT, &keys, &[], deadline).await;
+        let value = self.simple(context, &scripts::INSPECT, &keys, &[], deadline).await;
         self.reader().table(value.map_err(|trouble| trouble.with_effect(Effect::None))?)
     }
 
@@ -436,7 +514,9 @@ impl LockService for RedisLocks {
     }
 
     async fn examine(&self, deadline: Deadline) -> Result<Vec<Finding>, EngineError> {
-        let link = self.links.here()?;
-        examine::examine(&link, deadline).await
+        match self.servers.way()? {
+            Way::One(link) => examine::examine(&link, &self.options, deadline).await,
+            Way::Cluster(cluster) => examine_sets::cluster(&cluster, &self.options, deadline).await,
+        }
     }
 }

@@ -12,12 +12,16 @@ use redis::{ClientTlsConfig, TlsCertificates};
 use url::Url;
 
 use crate::RedisLocks;
+use crate::hosts::{Host, Several, list};
 
 /// How long connecting may take, whatever the deadline of whoever waits for it.
 const CONNECT_PATIENCE: Duration = Duration::from_secs(5);
 
-const KNOWN: &str =
-    "it has db, prefix, tls_ca, tls_cert, tls_key and connect_timeout, and for a socket user and password";
+/// Where one of several servers does not answer, the next is asked after so long.
+const ONE_OF_SEVERAL: Duration = Duration::from_millis(1_500);
+
+const KNOWN: &str = "it has db, prefix, tls_ca, tls_cert, tls_key and connect_timeout, for a socket user and password, \
+                     for a Cluster min_replicas, and for Sentinels min_replicas, sentinel_user and sentinel_password";
 
 /// How a Redis or Valkey server is reached.
 ///
@@ -31,6 +35,7 @@ const KNOWN: &str =
 pub struct RedisOptions {
     scheme: Scheme,
     place: Place,
+    set: Set,
     user: Option<String>,
     password: Option<Secret>,
     db: i64,
@@ -39,6 +44,26 @@ pub struct RedisOptions {
     tls_cert: Option<PathBuf>,
     tls_key: Option<PathBuf>,
     connect_timeout: Duration,
+    min_replicas: u32,
+}
+
+/// One server, or several that belong together.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Set {
+    One,
+    Sentinel(Sentinels),
+    Cluster(Vec<Host>),
+    /// They know nothing of each other.
+    Nodes(Vec<Host>),
+}
+
+/// Those who know which server is the primary.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Sentinels {
+    pub(crate) hosts: Vec<Host>,
+    pub(crate) service: String,
+    user: Option<String>,
+    password: Option<Secret>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -66,8 +91,58 @@ impl fmt::Debug for Secret {
 
 impl RedisOptions {
     /// What an address says: `redis://[USER][:PASSWORD@]HOST[:PORT][/DB]`, `rediss://` for TLS, or
-    /// `redis+unix:///PATH`, with options after `?`. The error says which rule it breaks and what would be right.
+    /// `redis+unix:///PATH`, with options after `?`; `redis+sentinel://HOST[:PORT],…/SERVICE[/DB]` for the primary
+    /// that Sentinels name, `redis+cluster://HOST[:PORT],…` for a Redis Cluster, and the same with `rediss+`. The error
+    /// says which rule it breaks and what would be right.
     pub fn parse(text: &str) -> Result<Self, String> {
+        match text.split_once("://") {
+            Some(("redis+sentinel", rest)) => Self::sentinel(rest, false),
+            Some(("rediss+sentinel", rest)) => Self::sentinel(rest, true),
+            Some(("redis+cluster", rest)) => Self::cluster(rest, false),
+            Some(("rediss+cluster", rest)) => Self::cluster(rest, true),
+            _ => Self::one(text, Set::One),
+        }
+    }
+
+    fn sentinel(rest: &str, tls: bool) -> Result<Self, String> {
+        let several = Several::parse(rest, tls, 26379)?;
+        let (service, db) = several.path.split_once('/').unwrap_or((several.path, ""));
+        let service = decoded(service)?;
+        if service.is_empty() {
+            return Err("it names no service; write redis+sentinel://HOST:26379,HOST:26379/SERVICE".to_owned());
+        }
+        let sentinels = Sentinels { hosts: several.hosts, service, user: None, password: None };
+        let options = Self::one(&several.single, Set::Sentinel(sentinels))?;
+        Ok(if db.is_empty() { options } else { Self { db: database(db)?, ..options } })
+    }
+
+    fn cluster(rest: &str, tls: bool) -> Result<Self, String> {
+        let several = Several::parse(rest, tls, 6379)?;
+        let options = Self::one(&several.single, Set::Cluster(several.hosts))?;
+        if options.db != 0 || !several.path.is_empty() {
+            return Err("a Redis Cluster has no databases; write redis+cluster://HOST:PORT,HOST:PORT".to_owned());
+        }
+        Ok(options)
+    }
+
+    /// What an address of servers says that know nothing of each other.
+    pub(crate) fn nodes(text: &str) -> Result<Self, String> {
+        let (rest, tls) = match text.split_once("://") {
+            Some(("redlock", rest)) => (rest, false),
+            Some(("redlocks", rest)) => (rest, true),
+            _ => return Err("write redlock://HOST:PORT,HOST:PORT,HOST:PORT".to_owned()),
+        };
+        let several = Several::parse(rest, tls, 6379)?;
+        if several.hosts.len() < 3 {
+            let few = several.hosts.len();
+            return Err(format!("it names {few} nodes; a majority needs three or more, or write redis:// for one"));
+        }
+        let db = database(several.path)?;
+        let options = Self::one(&several.single, Set::Nodes(several.hosts))?;
+        Ok(if db == 0 { options } else { Self { db, ..options } })
+    }
+
+    fn one(text: &str, set: Set) -> Result<Self, String> {
         let url = Url::parse(text).map_err(|error| format!("{error}; write redis://HOST:PORT/DB"))?;
         let scheme = match url.scheme() {
             "redis" => Scheme::Plain,
@@ -78,6 +153,7 @@ impl RedisOptions {
         let mut options = Self {
             scheme,
             place: Self::place(scheme, &url)?,
+            set,
             user: Some(decoded(url.username())?).filter(|user| !user.is_empty()),
             password: url.password().map(decoded).transpose()?.map(Secret),
             db: 0,
@@ -86,6 +162,7 @@ impl RedisOptions {
             tls_cert: None,
             tls_key: None,
             connect_timeout: CONNECT_PATIENCE,
+            min_replicas: 0,
         };
         if scheme != Scheme::Unix {
             options.db = database(url.path().trim_matches('/'))?;
@@ -107,6 +184,18 @@ impl RedisOptions {
                 "tls_cert" => options.tls_cert = Some(PathBuf::from(&*value)),
                 "tls_key" => options.tls_key = Some(PathBuf::from(&*value)),
                 "connect_timeout" => options.connect_timeout = seconds(&value)?,
+                "min_replicas" if matches!(options.set, Set::Sentinel(_) | Set::Cluster(_)) => {
+                    options.min_replicas = replicas(&value)?
+                }
+                "sentinel_user" | "sentinel_password" => {
+                    let Set::Sentinel(sentinels) = &mut options.set else {
+                        return Err(format!("{key} is for redis+sentinel://"));
+                    };
+                    match &*key {
+                        "sentinel_user" => sentinels.user = Some(value.into_owned()),
+                        _ => sentinels.password = Some(Secret(value.into_owned())),
+                    }
+                }
                 other => return Err(format!("it has no option {other:?}; {KNOWN}")),
             }
         }
@@ -135,16 +224,25 @@ impl RedisOptions {
 
     /// The whole address, with its password: for handing it to another process of the same user, never for show.
     pub fn url(&self) -> String {
-        self.text(self.password.as_ref().map(|Secret(password)| encoded(password)).as_deref())
+        self.text(true)
     }
 
-    fn text(&self, password: Option<&str>) -> String {
-        let mut text = match self.scheme {
-            Scheme::Plain => "redis://",
-            Scheme::Tls => "rediss://",
-            Scheme::Unix => "redis+unix://",
+    fn text(&self, with_passwords: bool) -> String {
+        let secret = |Secret(word): &Secret| if with_passwords { encoded(word) } else { "***".to_owned() };
+        let password = self.password.as_ref().map(secret);
+        let mut text = match (&self.set, self.scheme) {
+            (Set::Nodes(_), Scheme::Tls) => "redlocks",
+            (Set::Nodes(_), _) => "redlock",
+            (_, Scheme::Plain) => "redis",
+            (_, Scheme::Tls) => "rediss",
+            (_, Scheme::Unix) => "redis+unix",
         }
         .to_owned();
+        text.push_str(match self.set {
+            Set::One | Set::Nodes(_) => "://",
+            Set::Sentinel(_) => "+sentinel://",
+            Set::Cluster(_) => "+cluster://",
+        });
         let user = self.user.as_deref().map(encoded);
         let mut options = Vec::new();
         if self.scheme == Scheme::Unix {
@@ -156,6 +254,7 @@ impl RedisOptions {
             text.push('@');
         }
         let place = match &self.place {
+            _ if self.set != Set::One => self.set_text(),
             // An IPv6 address.
             Place::Host { host, port } if host.contains(':') => format!("[{host}]:{port}/{}", self.db),
             Place::Host { host, port } => format!("{host}:{port}/{}", self.db),
@@ -165,6 +264,11 @@ impl RedisOptions {
             }
         };
         text.push_str(&place);
+        if let Set::Sentinel(sentinels) = &self.set {
+            options.extend(sentinels.user.as_deref().map(|user| format!("sentinel_user={}", encoded(user))));
+            options.extend(sentinels.password.as_ref().map(|word| format!("sentinel_password={}", secret(word))));
+        }
+        options.extend((self.min_replicas != 0).then(|| format!("min_replicas={}", self.min_replicas)));
         if self.prefix != "mutext" {
             options.push(format!("prefix={}", encoded(&self.prefix)));
         }
@@ -185,8 +289,84 @@ impl RedisOptions {
         &self.prefix
     }
 
-    pub(crate) const fn connect_timeout(&self) -> Duration {
-        self.connect_timeout
+    /// How long one server may take to be connected to: where another may have taken its place, not long.
+    pub(crate) fn connect_timeout(&self) -> Duration {
+        if self.set == Set::One { self.connect_timeout } else { self.connect_timeout.min(ONE_OF_SEVERAL) }
+    }
+
+    /// How many replicas must have a grant before it is reported.
+    pub(crate) const fn min_replicas(&self) -> u32 {
+        self.min_replicas
+    }
+
+    /// The Sentinels to be asked for the primary.
+    pub(crate) const fn sentinels(&self) -> Option<&Sentinels> {
+        match &self.set {
+            Set::Sentinel(sentinels) => Some(sentinels),
+            _ => None,
+        }
+    }
+
+    /// Nodes of the cluster to begin with.
+    pub(crate) fn cluster_hosts(&self) -> Option<&[Host]> {
+        match &self.set {
+            Set::Cluster(hosts) => Some(hosts),
+            _ => None,
+        }
+    }
+
+    /// The engine's name, as in its address.
+    pub(crate) const fn engine(&self) -> &'static str {
+        match self.set {
+            Set::One => "redis",
+            Set::Sentinel(_) => "redis+sentinel",
+            Set::Cluster(_) => "redis+cluster",
+            Set::Nodes(_) => "redlock",
+        }
+    }
+
+    /// The servers that know nothing of each other.
+    pub(crate) fn node_hosts(&self) -> &[Host] {
+        match &self.set {
+            Set::Nodes(hosts) => hosts,
+            _ => &[],
+        }
+    }
+
+    /// Whether servers are spoken to by the names in their certificates.
+    pub(crate) fn uses_names(&self) -> bool {
+        self.scheme == Scheme::Tls
+    }
+
+    /// Whether another server may take the place of the one that is spoken to.
+    pub(crate) fn fails_over(&self) -> bool {
+        self.set != Set::One
+    }
+
+    /// The same for one server of several.
+    pub(crate) fn at(&self, host: &Host) -> Self {
+        let place = Place::Host { host: host.name.clone(), port: host.port };
+        Self { place, ..self.clone() }
+    }
+
+    /// What a Sentinel is reached with: its own login, and no database.
+    pub(crate) fn sentinel_at(&self, host: &Host, sentinels: &Sentinels) -> Self {
+        let (user, password) = (sentinels.user.clone(), sentinels.password.clone());
+        Self { user, password, db: 0, ..self.at(host) }
+    }
+
+    fn set_text(&self) -> String {
+        match &self.set {
+            Set::Sentinel(Sentinels { hosts, service, .. }) if self.db == 0 => {
+                format!("{}/{}", list(hosts), encoded(service))
+            }
+            Set::Sentinel(Sentinels { hosts, service, .. }) => {
+                format!("{}/{}/{}", list(hosts), encoded(service), self.db)
+            }
+            Set::Cluster(hosts) => list(hosts),
+            Set::Nodes(hosts) => format!("{}/{}", list(hosts), self.db),
+            Set::One => String::new(),
+        }
     }
 
     /// Whether what is sent can be read on the way.
@@ -244,7 +424,7 @@ impl RedisOptions {
 impl fmt::Display for RedisOptions {
     /// Without the password.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.text(self.password.as_ref().map(|_| "***")))
+        f.write_str(&self.text(false))
     }
 }
 
@@ -262,6 +442,11 @@ fn prefix(text: &str) -> Result<String, String> {
         return Err(format!("prefix {text:?} is not 1 to 64 letters, digits, and - _ . :"));
     }
     Ok(text.to_owned())
+}
+
+fn replicas(text: &str) -> Result<u32, String> {
+    let number = text.parse::<u32>().ok().filter(|number| *number <= 64);
+    number.ok_or_else(|| format!("min_replicas {text:?} is not a number of replicas; write min_replicas=1"))
 }
 
 fn seconds(text: &str) -> Result<Duration, String> {
@@ -308,6 +493,9 @@ mod tests {
             "rediss://agent:secret@[::1]:6380/0?prefix=team&tls_ca=%2Fetc%2Fca.pem",
             "redis+unix:///run/redis.sock?user=a&password=b%26c&db=2",
             "redis://h:1/0?connect_timeout=0.5",
+            "redis+sentinel://:p%40ss@s1:26379,s2:26380/orders?min_replicas=1",
+            "rediss+sentinel://[::1]:26379/orders/3?sentinel_user=a&sentinel_password=b%26c&tls_ca=%2Fca.pem",
+            "redis+cluster://agent:secret@n1:7000,n2:7001?min_replicas=1&prefix=team",
         ] {
             assert_eq!(RedisOptions::parse(text).unwrap().url(), text);
         }
@@ -316,7 +504,12 @@ mod tests {
 
     #[test]
     fn a_password_is_never_shown() {
-        for text in ["redis://agent:hush@localhost", "redis+unix:///x?password=hush"] {
+        for text in [
+            "redis://agent:hush@localhost",
+            "redis+unix:///x?password=hush",
+            "redis+sentinel://h/s?sentinel_password=hush",
+            "redis+cluster://:hush@h,g",
+        ] {
             let options = RedisOptions::parse(text).unwrap();
             assert!(!format!("{options} {options:?}").contains("hush"));
             assert!(options.url().contains("hush"));
@@ -335,6 +528,12 @@ mod tests {
             ("rediss://h?tls_cert=x", "tls_key"),
             ("redis+unix://host/x", "redis+unix:///"),
             ("redis://h?connect_timeout=soon", "seconds"),
+            ("redis+sentinel://h:26379", "SERVICE"),
+            ("redis+sentinel://h,/s", "HOST:PORT"),
+            ("redis+cluster://h/3", "no databases"),
+            ("redis+cluster://h:1,h:1", "twice"),
+            ("redis://h?min_replicas=1", "min_replicas"),
+            ("redis+cluster://h?sentinel_user=x", "redis+sentinel://"),
         ] {
             let rule = RedisOptions::parse(text).unwrap_err();
             assert!(rule.contains(part), "{text}: {rule}");

@@ -114,6 +114,20 @@ impl Reader<'_> {
         Ok(Answer::Granted { epoch, count })
     }
 
+    /// Whether an attempt was granted.
+    pub(crate) fn is_granted(reply: &Reply) -> bool {
+        match &reply.value {
+            Value::Int(_) => true,
+            Value::Array(parts) => matches!(parts.first(), Some(Value::Int(1))),
+            _ => false,
+        }
+    }
+
+    /// Whether looking after waiters told that the epoch is over.
+    pub(crate) fn is_over(value: &Value) -> bool {
+        matches!(value, Value::Array(parts) if matches!(parts.first(), Some(Value::Int(1))))
+    }
+
     pub(crate) fn answer(&self, value: Value) -> Result<Answer, EngineError> {
         let mut parts = self.read::<Vec<Value>>(value)?.into_iter();
         let mut next = || parts.next().ok_or_else(|| self.unreadable("an answer"));

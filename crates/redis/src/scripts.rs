@@ -65,4 +65,8 @@ scripts! {
     TEND: [NOW, COMMON, include_str!("scripts/tend.lua")];
     RENEW: [include_str!("scripts/renew.lua")];
     INSPECT: [include_str!("scripts/inspect.lua")];
+    PREPARE: [include_str!("scripts/register_prepare.lua")];
+    ACCEPT: [include_str!("scripts/register_accept.lua")];
+    JOIN: [include_str!("scripts/register_join.lua")];
+    READ: [include_str!("scripts/register_read.lua")];
 }

@@ -32,8 +32,12 @@ pub(crate) fn explain(subject: &str, error: RedisError) -> EngineError {
         (_, "BUSY") => (TroubleKind::Busy, "a script of somebody else holds it up; see SCRIPT KILL"),
         (ErrorKind::Server(ServerErrorKind::Moved | ServerErrorKind::CrossSlot | ServerErrorKind::ClusterDown), _) => {
             let what = "it is a node of a Redis Cluster, and this address speaks to a single server";
-            (TroubleKind::Misconfigured(what.to_owned()), "name a server that is not part of a cluster")
+            (TroubleKind::Misconfigured(what.to_owned()), "write redis+cluster://HOST:PORT for a cluster")
         }
+        (ErrorKind::Server(_), _) if said().contains("cluster support disabled") => (
+            TroubleKind::Misconfigured("it is no node of a Redis Cluster".to_owned()),
+            "write redis://HOST:PORT for a single server",
+        ),
         (ErrorKind::InvalidClientConfig, _) => (TroubleKind::Misconfigured(said()), "mend the address"),
         (ErrorKind::RESP3NotSupported, _) => (
             TroubleKind::Misconfigured("it is older than Redis 6".to_owned()),
@@ -62,6 +66,26 @@ pub(crate) fn is_passing(error: &RedisError) -> bool {
         || error.is_connection_refusal()
         || error.is_timeout()
         || matches!(error.kind(), ErrorKind::Server(ServerErrorKind::BusyLoading | ServerErrorKind::TryAgain))
+}
+
+/// Whether another server takes the place of this one, which has refused and done nothing.
+pub(crate) fn is_failover(error: &RedisError) -> bool {
+    let text = || error.to_string();
+    matches!(error.kind(), ErrorKind::Server(ServerErrorKind::ReadOnly | ServerErrorKind::MasterDown | ServerErrorKind::ClusterDown))
+        || error.code() == Some("NOREPLICAS")
+        // Within a script, an older server says it in its own words.
+        || text().contains("READONLY")
+        || text().contains("NOREPLICAS")
+}
+
+/// Whether the slot is on its way from one node to another, and nothing was done.
+pub(crate) fn is_on_its_way(error: &RedisError) -> bool {
+    matches!(error.kind(), ErrorKind::Server(ServerErrorKind::Moved | ServerErrorKind::Ask | ServerErrorKind::TryAgain))
+}
+
+/// Whether the connection broke: what was asked may have happened.
+pub(crate) fn is_broken(error: &RedisError) -> bool {
+    error.is_io_error() || error.is_connection_dropped() || error.is_timeout()
 }
 
 /// Nothing was answered before the deadline.

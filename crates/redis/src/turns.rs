@@ -160,11 +160,14 @@ pub(crate) enum Asked {
 }
 
 /// One that goes by itself, as long as this stands.
-pub(crate) struct Place(Arc<Live>);
+pub(crate) struct Place {
+    live: Arc<Live>,
+    keys: Arc<Keys>,
+}
 
 impl Drop for Place {
     fn drop(&mut self) {
-        lock(&self.0.turns.0).asking -= 1;
+        lock(&self.live.turns.0).asking -= 1;
     }
 }
 
@@ -180,7 +183,9 @@ impl Asked {
     /// The answer. Dropping this takes nothing back.
     pub(crate) async fn answer(self) -> Result<Reply, RedisError> {
         match self {
-            Self::Alone(turn, place) => send(&place.0, &[&turn]).await?.into_iter().next().ok_or_else(unreadable),
+            Self::Alone(turn, place) => {
+                send(&place.live, &place.keys, &[&turn]).await?.into_iter().next().ok_or_else(unreadable)
+            }
             Self::Together(slot) => slot.answer().await,
         }
     }
@@ -188,16 +193,16 @@ impl Asked {
 
 impl Live {
     /// Asks for a turn, which whoever asks waits for until `until` at most.
-    pub(crate) fn ask(self: &Arc<Self>, turn: Turn, until: Deadline) -> Asked {
+    pub(crate) fn ask(self: &Arc<Self>, keys: &Arc<Keys>, turn: Turn, until: Deadline) -> Asked {
         let mut pending = lock(&self.turns.0);
         pending.asking += 1;
         if pending.asking <= BY_THEMSELVES && pending.queue.is_empty() {
-            return Asked::Alone(turn, Place(Arc::clone(self)));
+            return Asked::Alone(turn, Place { live: Arc::clone(self), keys: Arc::clone(keys) });
         }
         let slot = Arc::new(Slot::default());
         if pending.queue.len() >= pending.calls * AT_ONCE {
             pending.calls += 1;
-            Call::begin(self);
+            Call::begin(self, keys);
         }
         pending.queue.push(Waiting { turn, slot: Arc::clone(&slot), until });
         Asked::Together(slot)
@@ -207,14 +212,15 @@ impl Live {
 /// Turns that go in one call; whatever becomes of it, each of them is answered.
 struct Call {
     live: Arc<Live>,
+    keys: Arc<Keys>,
     together: Vec<Waiting>,
     /// Whether turns were taken from the queue for it.
     is_full: bool,
 }
 
 impl Call {
-    fn begin(live: &Arc<Live>) {
-        let call = Self { live: Arc::clone(live), together: Vec::new(), is_full: false };
+    fn begin(live: &Arc<Live>, keys: &Arc<Keys>) {
+        let call = Self { live: Arc::clone(live), keys: Arc::clone(keys), together: Vec::new(), is_full: false };
         tokio::spawn(call.make());
     }
 
@@ -233,7 +239,7 @@ impl Call {
         self.together = fits.take(AT_ONCE).collect();
         if !pending.queue.is_empty() && pending.calls == 0 {
             pending.calls = 1;
-            Self::begin(&self.live);
+            Self::begin(&self.live, &self.keys);
         }
     }
 
@@ -260,7 +266,7 @@ impl Call {
     }
 
     async fn send(&self, turns: &[&Turn], until: Deadline) -> Result<Vec<Reply>, RedisError> {
-        let sent = tokio::time::timeout_at(until.instant(), send(&self.live, turns)).await;
+        let sent = tokio::time::timeout_at(until.instant(), send(&self.live, &self.keys, turns)).await;
         sent.unwrap_or_else(|_| Err(broken("nothing was answered in time")))
     }
 }
@@ -281,9 +287,9 @@ impl Drop for Call {
 }
 
 /// Makes one call of turns of one context; one reply for each of them.
-async fn send(live: &Live, turns: &[&Turn]) -> Result<Vec<Reply>, RedisError> {
+async fn send(live: &Live, keys: &Keys, turns: &[&Turn]) -> Result<Vec<Reply>, RedisError> {
     let sheet = Sheet::of(turns);
-    let value = live.known_or_not(|by_hash| sheet.command(by_hash, &live.run, &live.keys)).await?;
+    let value = live.known_or_not(|by_hash| sheet.command(by_hash, &live.run, keys)).await?;
     let values = match value {
         Value::Array(values) => values,
         alone => return Ok(vec![Reply::alone(alone)?]),

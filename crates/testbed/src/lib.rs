@@ -11,14 +11,20 @@
 //! ```
 
 mod binary;
+mod etcd;
+mod pgbouncer;
 mod postgres;
 mod process;
 mod redis;
+mod redis_sets;
 
 use std::path::PathBuf;
 
+pub use etcd::EtcdServer;
+pub use pgbouncer::PgBouncer;
 pub use postgres::PostgresServer;
 pub use redis::RedisServer;
+pub use redis_sets::{RedisCluster, RedisNodes, SentinelSet};
 
 /// Why a server could not be had, or a command to it failed.
 #[derive(Debug, thiserror::Error)]

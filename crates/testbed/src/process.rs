@@ -101,7 +101,7 @@ impl Process {
     }
 
     /// Whether it runs: a zombie, which waits to be reaped, does not.
-    fn runs(&self) -> bool {
+    pub(crate) fn runs(&self) -> bool {
         fs::read_to_string(format!("/proc/{}/stat", self.server.as_raw_pid())).map_or_else(
             // Without /proc: a zombie takes signals too, but then the log says why it ended.
             |_| !Path::new("/proc/self").exists() && rustix::process::test_kill_process(self.server).is_ok(),

@@ -91,12 +91,7 @@ impl RedisServer {
 
     /// Runs one command by redis-cli; answers without decoration.
     pub fn cli(&self, arguments: &[&str]) -> Result<String, TestbedError> {
-        let cli = match self.bin.with_file_name("redis-cli") {
-            cli if cli.is_file() => cli,
-            _ => self.bin.with_file_name("valkey-cli"),
-        };
-        let mut command = Command::new(cli);
-        command.args(["-e", "-h", "127.0.0.1", "-p", &self.place.port.to_string()]);
+        let mut command = cli_in(&self.bin, self.place.port);
         if let Some((_, password)) = self.options.iter().find(|(key, _)| key == "requirepass") {
             command.env("REDISCLI_AUTH", password);
         }
@@ -126,6 +121,17 @@ impl RedisServer {
     pub fn resume(&self) -> Result<(), TestbedError> {
         self.process.signal(Signal::CONT)
     }
+}
+
+/// The redis-cli beside a server's program, which speaks to a port of this machine.
+pub(crate) fn cli_in(bin: &Path, port: u16) -> Command {
+    let cli = match bin.with_file_name("redis-cli") {
+        cli if cli.is_file() => cli,
+        _ => bin.with_file_name("valkey-cli"),
+    };
+    let mut command = Command::new(cli);
+    command.args(["-e", "-h", "127.0.0.1", "-p", &port.to_string()]);
+    command
 }
 
 fn bin() -> Result<PathBuf, TestbedError> {

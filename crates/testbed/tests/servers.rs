@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use mutext_testbed::{PostgresServer, RedisServer};
+use mutext_testbed::{PostgresServer, RedisCluster, RedisNodes, RedisServer, SentinelSet};
 
 fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
     let until = Instant::now() + Duration::from_secs(20);
@@ -40,6 +40,32 @@ fn redis_remembers_where_it_is_told_to() {
     redis.kill().unwrap();
     redis.restart().unwrap();
     assert_eq!(redis.cli(&["GET", "a"]).unwrap(), "1");
+}
+
+#[test]
+fn a_sentinel_set_promotes_a_replica_when_its_primary_dies() {
+    let mut set = SentinelSet::start().unwrap();
+    assert_eq!(set.primary().unwrap(), 0);
+    set.servers()[0].kill().unwrap();
+    eventually("nobody is promoted", || set.primary().unwrap() != 0);
+    set.servers()[0].restart().unwrap();
+    set.wait_until_whole().unwrap();
+}
+
+#[test]
+fn a_cluster_serves_every_slot_and_moves_one() {
+    let cluster = RedisCluster::start().unwrap();
+    let (slot, from) = cluster.place_of("{a}:1").unwrap();
+    let to = (0..3).find(|node| *node != from).unwrap();
+    cluster.migrate(slot, from, to, || {}).unwrap();
+    eventually("the slot stays", || cluster.place_of("{a}:1").unwrap() == (slot, to));
+}
+
+#[test]
+fn nodes_know_nothing_of_each_other() {
+    let mut nodes = RedisNodes::start(3).unwrap();
+    nodes.nodes()[0].cli(&["SET", "a", "1"]).unwrap();
+    assert_eq!(nodes.nodes()[1].cli(&["GET", "a"]).unwrap(), "");
 }
 
 #[test]

@@ -25,8 +25,11 @@ const ARROWS: [(&str, &[&str]); 12] = [
 ];
 
 /// Crates that implement a contract, and must pass its suites.
-const ENGINES: [(&str, &[&str]); 3] =
-    [("embedded", &["lock_suite!", "store_suite!"]), ("redis", &["lock_suite!"]), ("postgres", &["store_suite!"])];
+const ENGINES: [(&str, &[&str]); 3] = [
+    ("embedded", &["lock_suite!", "store_suite!"]),
+    ("redis", &["lock_suite!"]),
+    ("postgres", &["lock_suite!", "store_suite!"]),
+];
 
 /// Licences that may be linked into a program under MIT or Apache-2.0.
 const LICENCES: [&str; 14] = [

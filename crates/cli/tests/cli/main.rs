@@ -4,9 +4,14 @@
 
 mod bad_input;
 mod documents;
+mod editing;
+mod edits;
 mod locks;
 mod monitoring;
 mod nested;
+mod past;
 mod place;
+mod postgres;
 mod running;
 mod settings;
+mod sync;

@@ -46,6 +46,8 @@ fn every_setting_has_the_same_precedence() {
         ("wait", None, "200ms", "300ms", "500ms (from the default)"),
         ("ttl", None, "200ms", "300ms", "10.0s (from the default)"),
         ("document_bytes_max", None, "2", "3", "1048576 bytes (from the default)"),
+        ("retention_revisions", None, "2", "3", "all are kept (from the default)"),
+        ("retention_age", None, "2days", "3days", "all are kept (from the default)"),
     ] {
         let place = Place::new();
         place.write("m.yaml", format!("{name}: {by_file}\n"));

@@ -1,10 +1,11 @@
-//! Several processes on one embedded store: mixed work, deaths, stops, and who comes first.
+//! Several processes on one store: mixed work, deaths, stops, who comes first, and who sees what.
 //!
 //! This binary starts itself again as the processes that it watches; that is why it has a `main` of its own. Its
 //! tests run one after the other, since some of them measure time.
 
 #![expect(clippy::unwrap_used, clippy::print_stderr, reason = "a test fails by panicking, and tells what it measured")]
 
+mod appends;
 mod child;
 mod mix;
 mod roles;
@@ -14,6 +15,10 @@ use std::process::ExitCode;
 use std::sync::Barrier;
 use std::time::{Duration, Instant};
 
+use appends::{
+    eight_processes_append_and_a_killed_watcher_sees_all_on_postgres,
+    eight_processes_append_and_a_killed_watcher_sees_all_on_the_embedded_store,
+};
 use child::Child;
 use libtest_mimic::{Arguments, Trial};
 use mutext::{Address, Context, Error, Mutext, Precondition, Wait};
@@ -47,6 +52,8 @@ fn main() -> ExitCode {
         a_waiter_that_was_stopped_when_its_turn_came_goes_on_waiting,
         processes_are_served_in_the_order_in_which_they_asked,
         a_store_opened_by_a_relative_path_stays_the_same_store_elsewhere,
+        eight_processes_append_and_a_killed_watcher_sees_all_on_the_embedded_store,
+        eight_processes_append_and_a_killed_watcher_sees_all_on_postgres,
     ];
     libtest_mimic::run(&arguments, trials).exit_code()
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use mutext::{Commit, Content, Context, Document, Error, Mutext, Precondition, Settings, Strategy, Ttl, Wait};
 
-use crate::mix;
+use crate::{appends, mix};
 
 /// One line at once: whoever kills this process must not take an acknowledgement with it.
 pub(crate) fn say(line: &str) {
@@ -59,6 +59,8 @@ pub(crate) fn play(role: &str, arguments: &[String]) {
             ("wait", [address, name, wait]) => queue(address, name, milliseconds(wait)).await,
             ("stale", [address, ttl, how]) => stale(address, milliseconds(ttl), how).await,
             ("stream", [address, first, strategy]) => stream(address, first.parse().unwrap(), strategy).await,
+            ("append", [store, locks, name]) => appends::append(store, locks, name).await,
+            ("watch", [store, locks, after]) => appends::watch(store, locks, after.parse().unwrap()).await,
             ("wander", [address, elsewhere]) => wander(address, elsewhere).await,
             other => panic!("no such role: {other:?}"),
         }

@@ -1,5 +1,6 @@
 -- The lock table of one context. KEYS[1] is a hash, KEYS[2] the queue (a sorted set of attempts by place).
 --   run, epoch, count   the server's run that the epoch belongs to, the epoch, the counter of its grants
+--   began               when the epoch began, where the context had another before
 --   place, queue        the last place given out, how many wait
 --   front               the last place given out to those who come before all others: they replace a lease of their own
 --   <id>                a lease: "epoch count sec usec lasts home info", by the time of its grant
@@ -12,7 +13,7 @@
 -- A path is empty for the whole context, which has no count of what is held below it: everything is. Times are
 -- milliseconds of the server's clock, which alone decides expiry.
 local Q = KEYS[2]
-local UNIT, GRACE, CONFIRM = 1000000, 400, 2000
+local UNIT, GRACE, CONFIRM, COME_BACK = 1000000, 400, 2000, 3000
 -- Before all places that are given out otherwise.
 local FRONT = -1e15
 
@@ -229,8 +230,10 @@ local function is_taken_again(freed, looked_at)
   return true
 end
 
--- Since how long a process has been seen to have no subscriber.
+-- Since how long a process has been seen to have no subscriber. After a failover or a restart all processes come back
+-- one after the other: nobody is absent in the first moments of an epoch.
 local function absent_for(home)
+  if now - (call('HGET', T, 'began') or 0) < COME_BACK then return 0 end
   local since = call('HGET', T, 'a/' .. home)
   if since then return now - since end
   call('HSET', T, 'a/' .. home, now)

@@ -3,6 +3,8 @@
 #![expect(clippy::unwrap_used, reason = "a helper of tests that fails is a test that fails")]
 #![allow(dead_code, reason = "each test file uses a part of it")]
 
+pub(crate) mod fixture;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
