@@ -124,9 +124,12 @@ async fn main() -> Result<(), Failure> {
     println!("{}", server.version()?);
     println!("acquire plus release against grant, transaction and revoke; medians of {ROUNDS} rounds");
     for (tasks, is_shared) in [(1, false), (16, false), (16, true)] {
-        let place = move |task: usize| match is_shared {
-            true => ("bench".to_owned(), format!("lock-{task}")),
-            false => (format!("bench-{task}"), "lock".to_owned()),
+        let place = move |task: usize| {
+            if is_shared {
+                ("bench".to_owned(), format!("lock-{task}"))
+            } else {
+                (format!("bench-{task}"), "lock".to_owned())
+            }
         };
         let (mut theirs, mut own) = (Vec::new(), Vec::new());
         for round in 0..=ROUNDS {
