@@ -226,7 +226,8 @@ async fn nothing_stays_of_an_idle_lock_and_a_hand_over_is_one_write_however_long
         let writes = (index(&server) - before) as f64 / waiters as f64;
         // One that looked too long ago to believe a grant confirms it first, and each release is one.
         assert!(writes > 0.9, "expected a write a hand-over at least; found {writes}");
-        assert!(writes < 4.0, "expected few writes a hand-over with {waiters} waiters; found {writes}");
+        eprintln!("{waiters} waiters: {writes:.2} writes a hand-over");
+        assert!(writes < 2.2, "expected few writes a hand-over with {waiters} waiters; found {writes}");
     }
     drop(clients);
     // Whoever holds nothing ends its session and takes its keys with it.
