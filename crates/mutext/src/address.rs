@@ -10,29 +10,43 @@ use async_trait::async_trait;
 use mutext_consul::ConsulOptions;
 use mutext_contract::{ContextName, Deadline, DocumentStore, EngineError, EpochSource, LockService, TroubleKind};
 use mutext_embedded::EmbeddedOptions;
+#[cfg(feature = "etcd")]
+use mutext_etcd::EtcdOptions;
 use mutext_postgres::PostgresOptions;
-use mutext_redis::RedisOptions;
+use mutext_redis::{RedisOptions, RedlockOptions};
 use serde::{Deserialize, Serialize};
 
 use crate::Error;
 
 /// The engines that other builds have, so that their addresses are recognised and refused by name.
-const KNOWN_ELSEWHERE: [&str; 6] = ["redis+sentinel", "redis+cluster", "redlock", "etcd", "consul", "consuls"];
+const KNOWN_ELSEWHERE: [&str; 4] = ["etcd", "etcds", "consul", "consuls"];
 
 /// What this build has.
 fn known() -> String {
-    let mut locks = vec!["redis://HOST", "rediss://HOST", "redis+unix:///PATH"];
+    let mut locks = vec![
+        "redis://HOST",
+        "rediss://HOST",
+        "redis+unix:///PATH",
+        "redis+sentinel://HOST,HOST/SERVICE",
+        "redis+cluster://HOST,HOST",
+        "redlock://HOST,HOST,HOST",
+    ];
+    if cfg!(feature = "etcd") {
+        locks.extend(["etcd://HOST,HOST", "etcds://HOST,HOST"]);
+    }
     if cfg!(feature = "consul") {
         locks.extend(["consul://HOST", "consuls://HOST"]);
     }
-    format!("it has embedded:DIR and postgres://HOST/DATABASE for both, and {} for locks", locks.join(", "))
+    let last = locks.pop().unwrap_or_default();
+    format!("it has embedded:DIR and postgres://HOST/DATABASE for both, and {} and {last} for locks", locks.join(", "))
 }
 
 /// Where documents or locks lie.
 ///
 /// `embedded:DIR` is a directory on this machine, made where there is none; `?sync=normal` after it acknowledges
 /// commits before the disk has them. `postgres://USER:PASSWORD@HOST/DATABASE` holds documents and locks,
-/// `redis://USER:PASSWORD@HOST` holds locks, and so does `consul://:TOKEN@HOST` where the feature `consul` is on;
+/// `redis://USER:PASSWORD@HOST` holds locks, and so do `etcd://USER:PASSWORD@HOST,HOST,HOST` with the feature `etcd` and
+/// `consul://:TOKEN@HOST` with the feature `consul`;
 /// docs/engines names the options of each.
 ///
 /// Shown, an address hides its password; serialised, it has it, so that another process can be given it.
@@ -41,7 +55,7 @@ fn known() -> String {
 /// use mutext::Address;
 /// let address: Address = "redis://agent:secret@localhost".parse()?;
 /// assert_eq!(address.to_string(), "redis://agent:***@localhost:6379/0");
-/// assert!("etcd://localhost".parse::<Address>().unwrap_err().to_string().contains("embedded:"));
+/// assert!("redlock://localhost".parse::<Address>().unwrap_err().to_string().contains("embedded:"));
 /// # Ok::<(), mutext::Error>(())
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -54,7 +68,10 @@ enum Engine {
     Redis(Box<RedisOptions>),
     #[cfg(feature = "consul")]
     Consul(Box<ConsulOptions>),
+    Redlock(Box<RedlockOptions>),
     Postgres(Box<PostgresOptions>),
+    #[cfg(feature = "etcd")]
+    Etcd(Box<EtcdOptions>),
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -116,18 +133,28 @@ impl FromStr for Address {
         let engine = match text.split_once(':') {
             None => Err("write the engine before a colon, as in embedded:.mutext".to_owned()),
             Some(("embedded", rest)) => Directory::parse(rest).map(Engine::Embedded),
-            Some(("redis" | "rediss" | "redis+unix", _)) => {
-                RedisOptions::parse(text).map(|options| Engine::Redis(Box::new(options)))
+            Some((
+                "redis" | "rediss" | "redis+unix" | "redis+sentinel" | "rediss+sentinel" | "redis+cluster"
+                | "rediss+cluster",
+                _,
+            )) => RedisOptions::parse(text).map(|options| Engine::Redis(Box::new(options))),
+            Some(("redlock" | "redlocks", _)) => {
+                RedlockOptions::parse(text).map(|options| Engine::Redlock(Box::new(options)))
             }
             Some(("postgres" | "postgresql", _)) => {
                 PostgresOptions::parse(text).map(|options| Engine::Postgres(Box::new(options)))
             }
+            #[cfg(feature = "etcd")]
+            Some(("etcd" | "etcds", _)) => EtcdOptions::parse(text).map(|options| Engine::Etcd(Box::new(options))),
             #[cfg(feature = "consul")]
             Some(("consul" | "consuls", _)) => {
                 ConsulOptions::parse(text).map(|options| Engine::Consul(Box::new(options)))
             }
             Some((scheme, _)) if KNOWN_ELSEWHERE.contains(&scheme) => {
-                Err(format!("this build has no engine for {scheme}:; {}", known()))
+                let feature = ["etcd", "consul"].into_iter().find(|feature| scheme.starts_with(feature));
+                let remedy =
+                    feature.map(|feature| format!("build it with the feature {feature}; ")).unwrap_or_default();
+                Err(format!("this build has no engine for {scheme}:; {remedy}{}", known()))
             }
             Some((scheme, _)) => Err(format!("there is no engine named {scheme:?}; {}", known())),
         };
@@ -151,7 +178,10 @@ impl fmt::Display for Address {
             Engine::Redis(options) => options.fmt(f),
             #[cfg(feature = "consul")]
             Engine::Consul(options) => options.fmt(f),
+            Engine::Redlock(options) => options.fmt(f),
             Engine::Postgres(options) => options.fmt(f),
+            #[cfg(feature = "etcd")]
+            Engine::Etcd(options) => options.fmt(f),
         }
     }
 }
@@ -171,7 +201,10 @@ impl From<Address> for String {
             Engine::Redis(options) => options.url(),
             #[cfg(feature = "consul")]
             Engine::Consul(options) => options.url(),
+            Engine::Redlock(options) => options.url(),
             Engine::Postgres(options) => options.url().to_owned(),
+            #[cfg(feature = "etcd")]
+            Engine::Etcd(options) => options.url(),
         }
     }
 }
@@ -241,9 +274,15 @@ async fn open_store(store: &Address, deadline: Deadline) -> Result<Arc<dyn Docum
     Ok(match &store.0 {
         Engine::Embedded(documents) => documents.options().open(deadline).await?.store,
         Engine::Postgres(options) => options.open(deadline).await?,
-        Engine::Redis(_) => {
+        Engine::Redis(_) | Engine::Redlock(_) => {
             return Err(store.refuse(
                 "Redis holds locks, not documents; name it with --locks, and a store that holds documents with --store",
+            ));
+        }
+        #[cfg(feature = "etcd")]
+        Engine::Etcd(_) => {
+            return Err(store.refuse(
+                "etcd holds locks, not documents; name it with --locks, and a store that holds documents with --store",
             ));
         }
         #[cfg(feature = "consul")]
@@ -263,8 +302,11 @@ async fn open_locks(
     Ok(match &locks.0 {
         Engine::Embedded(locks) => locks.options().open_locks(epochs, deadline).await?,
         Engine::Redis(options) => options.open(epochs, deadline).await?,
+        #[cfg(feature = "etcd")]
+        Engine::Etcd(options) => options.open(epochs, deadline).await?,
         #[cfg(feature = "consul")]
         Engine::Consul(options) => options.open(epochs, deadline).await?,
+        Engine::Redlock(options) => options.open(epochs, deadline).await?,
         Engine::Postgres(options) => options.open_locks(epochs, deadline).await?,
     })
 }
@@ -289,7 +331,7 @@ mod tests {
     fn a_password_is_never_shown() {
         for text in [
             "redis://user:hush@host/x",
-            "etcd://user:hush@host",
+            "redlock://user:hush@host",
             "redis://host?password=hush",
             "redis://host?x=1&passwd=hush",
         ] {
@@ -311,7 +353,14 @@ mod tests {
 
     #[test]
     fn an_address_survives_its_text() {
-        for text in ["embedded:.mutext", "embedded:/var/lib/mutext?sync=normal", "redis://h:1/2"] {
+        for text in [
+            "embedded:.mutext",
+            "embedded:/var/lib/mutext?sync=normal",
+            "redis://h:1/2",
+            "redis+sentinel://h:1,g:2/s",
+            "redis+cluster://h:1,g:2",
+            "redlock://a:1,b:1,c:1/0",
+        ] {
             assert_eq!(text.parse::<Address>().unwrap().to_string(), text);
         }
         assert_eq!("embedded:///srv/x".parse::<Address>().unwrap(), Address::embedded("/srv/x"));
@@ -323,7 +372,7 @@ mod tests {
             (".mutext", "embedded:.mutext"),
             ("embedded:", "names no directory"),
             ("embedded:x?sync=maybe", "sync=maybe"),
-            ("etcd://localhost", "no engine for etcd:"),
+            ("redlock://localhost", "no engine for redlock:"),
             ("file:x", "no engine named"),
         ] {
             let error = text.parse::<Address>().unwrap_err().to_string();

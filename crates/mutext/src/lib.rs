@@ -71,7 +71,7 @@ pub use crate::metrics::prometheus::{Prometheus, RecorderInstalled};
 pub use address::Address;
 pub use archive::{ArchiveError, Export, Import, Imported};
 pub use blame::Blame;
-pub use claim::{ClaimAnswer, Claimed, Claiming, HeldElement, NoneFree};
+pub use claim::{ClaimAnswer, ClaimHandle, Claimed, Claiming, HeldElement, InvalidHandle, NoneFree};
 pub use conflict::{Explanation, Since};
 pub use context::{Context, Examination, Mutext, Settings};
 pub use edit::{Edited, Editing};
@@ -87,10 +87,10 @@ pub use mutext_contract::{
     Severity, StoreCapabilities, Tended, TroubleKind, Ttl, Wait, Waiter,
 };
 pub use mutext_edit::{
-    Blamed, Diff, DiffOptions, Edit, EditError, FailedEdit, Hunk, Lines, Merge, MergeError, Outline, OutlineOptions,
-    OutlinePart, Patch, PatchOperation, Place, Resolution, View, ViewError, Which,
+    Blamed, BoardError, Condition, Diff, DiffOptions, Edit, EditError, Element, FailedEdit, Hunk, Lines, Mark, Merge,
+    MergeError, Outline, OutlineOptions, OutlinePart, Patch, PatchOperation, Place, Resolution, Standing, View,
+    ViewError, Which,
 };
-pub use mutext_edit::{BoardError, Condition, Element, Mark, Standing};
 pub use mutext_embedded::SQLITE_VERSION;
 pub use parts::{Changed, Changes, Doing, Part};
 pub use read::{InvalidOnward, Onward, Reading, Section, Shown};

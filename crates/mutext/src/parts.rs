@@ -12,7 +12,7 @@ use serde::Serialize;
 
 use crate::context::refused_by;
 use crate::edit::applied;
-use crate::update::back_off;
+use crate::update::{STALE_AFTER, back_off};
 use crate::{Context, Error};
 
 /// One document's part in a commit of several.
@@ -233,7 +233,9 @@ impl Changes<'_> {
                 let (limit, last) = (context.settings().patience, Box::new(Error::Conflict(conflict)));
                 return Err(Error::RetriesExhausted { path, attempts, limit, last });
             }
-            back_off(attempts, deadline).await;
+            if back_off(attempts, deadline).await > STALE_AFTER {
+                known.clear();
+            }
         }
     }
 

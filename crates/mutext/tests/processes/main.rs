@@ -7,6 +7,7 @@
 
 mod appends;
 mod child;
+mod claims;
 mod mix;
 mod roles;
 
@@ -20,6 +21,11 @@ use appends::{
     eight_processes_append_and_a_killed_watcher_sees_all_on_the_embedded_store,
 };
 use child::Child;
+use claims::{
+    a_holder_stopped_past_its_lease_completes_nothing,
+    of_eight_processes_on_servers_one_wins_each_of_a_thousand_rounds,
+    of_eight_processes_one_wins_each_of_a_thousand_rounds, the_element_of_a_killed_holder_is_claimed_by_another,
+};
 use libtest_mimic::{Arguments, Trial};
 use mutext::{Address, Context, Error, Mutext, Precondition, Wait};
 use roles::{agent, appended, ids};
@@ -54,6 +60,10 @@ fn main() -> ExitCode {
         a_store_opened_by_a_relative_path_stays_the_same_store_elsewhere,
         eight_processes_append_and_a_killed_watcher_sees_all_on_the_embedded_store,
         eight_processes_append_and_a_killed_watcher_sees_all_on_postgres,
+        of_eight_processes_one_wins_each_of_a_thousand_rounds,
+        of_eight_processes_on_servers_one_wins_each_of_a_thousand_rounds,
+        the_element_of_a_killed_holder_is_claimed_by_another,
+        a_holder_stopped_past_its_lease_completes_nothing,
     ];
     libtest_mimic::run(&arguments, trials).exit_code()
 }
