@@ -61,8 +61,10 @@ fn median(mut values: Vec<Duration>) -> Duration {
 
 /// The index of the last write, and how long writing took.
 fn write(server: &ConsulServer) -> Result<(u64, Duration), Failure> {
+    // What is there already is not written again.
+    let path = format!("/v1/kv/other?flags={}", rand::random::<u32>());
     let asked = Instant::now();
-    server.api("PUT", "/v1/kv/other")?;
+    server.api("PUT", &path)?;
     let took = asked.elapsed();
     let said = server.api("GET", "/v1/kv/other")?;
     let said: Vec<serde_json::Value> = serde_json::from_str(&said)?;

@@ -32,7 +32,8 @@ fn keys(server: &ConsulServer) -> Vec<String> {
 
 /// The index of the last thing that was written.
 fn index(server: &ConsulServer) -> u64 {
-    server.cli(&["kv", "put", "other", ""]).unwrap();
+    // What is there already is not written again.
+    server.cli(&["kv", "put", "other", &mutext_contract::LeaseId::random().to_string()]).unwrap();
     let said = server.api("GET", "/v1/kv/other").unwrap();
     let after = said.split("\"ModifyIndex\":").nth(1).unwrap();
     after.trim().chars().take_while(char::is_ascii_digit).collect::<String>().parse().unwrap()
@@ -223,8 +224,10 @@ async fn nothing_stays_of_an_idle_lock_and_a_hand_over_is_one_write_however_long
             task.await.unwrap();
         }
         let writes = (index(&server) - before) as f64 / waiters as f64;
-        // One that looked too long ago to believe a grant confirms it first.
-        assert!(writes < 2.2, "expected at most two writes a hand-over with {waiters} waiters; found {writes}");
+        // One that looked too long ago to believe a grant confirms it first, and each release is one.
+        assert!(writes > 0.9, "expected a write a hand-over at least; found {writes}");
+        eprintln!("{waiters} waiters: {writes:.2} writes a hand-over");
+        assert!(writes < 2.2, "expected few writes a hand-over with {waiters} waiters; found {writes}");
     }
     drop(clients);
     // Whoever holds nothing ends its session and takes its keys with it.
