@@ -8,6 +8,8 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use mutext_contract::{ContextName, Deadline, DocumentStore, EngineError, EpochSource, LockService, TroubleKind};
 use mutext_embedded::EmbeddedOptions;
+#[cfg(feature = "etcd")]
+use mutext_etcd::EtcdOptions;
 use mutext_postgres::PostgresOptions;
 use mutext_redis::RedisOptions;
 use serde::{Deserialize, Serialize};
@@ -15,17 +17,24 @@ use serde::{Deserialize, Serialize};
 use crate::Error;
 
 /// The engines that other builds have, so that their addresses are recognised and refused by name.
-const KNOWN_ELSEWHERE: [&str; 5] = ["redis+sentinel", "redis+cluster", "redlock", "etcd", "consul"];
+const KNOWN_ELSEWHERE: [&str; 6] = ["redis+sentinel", "redis+cluster", "redlock", "etcd", "etcds", "consul"];
 
 /// What this build has.
-const KNOWN: &str = "it has embedded:DIR and postgres://HOST/DATABASE for both, and redis://HOST, rediss://HOST and \
-                     redis+unix:///PATH for locks";
+fn known() -> String {
+    let mut locks = vec!["redis://HOST", "rediss://HOST", "redis+unix:///PATH"];
+    if cfg!(feature = "etcd") {
+        locks.extend(["etcd://HOST,HOST", "etcds://HOST,HOST"]);
+    }
+    let last = locks.pop().unwrap_or_default();
+    format!("it has embedded:DIR and postgres://HOST/DATABASE for both, and {} and {last} for locks", locks.join(", "))
+}
 
 /// Where documents or locks lie.
 ///
 /// `embedded:DIR` is a directory on this machine, made where there is none; `?sync=normal` after it acknowledges
 /// commits before the disk has them. `postgres://USER:PASSWORD@HOST/DATABASE` holds documents and locks,
-/// `redis://USER:PASSWORD@HOST` holds locks; docs/engines names the options of each.
+/// `redis://USER:PASSWORD@HOST` holds locks, and so do `etcd://USER:PASSWORD@HOST,HOST,HOST` with the feature `etcd`;
+/// docs/engines names the options of each.
 ///
 /// Shown, an address hides its password; serialised, it has it, so that another process can be given it.
 ///
@@ -33,7 +42,7 @@ const KNOWN: &str = "it has embedded:DIR and postgres://HOST/DATABASE for both, 
 /// use mutext::Address;
 /// let address: Address = "redis://agent:secret@localhost".parse()?;
 /// assert_eq!(address.to_string(), "redis://agent:***@localhost:6379/0");
-/// assert!("etcd://localhost".parse::<Address>().unwrap_err().to_string().contains("embedded:"));
+/// assert!("redlock://localhost".parse::<Address>().unwrap_err().to_string().contains("embedded:"));
 /// # Ok::<(), mutext::Error>(())
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -45,6 +54,8 @@ enum Engine {
     Embedded(Directory),
     Redis(Box<RedisOptions>),
     Postgres(Box<PostgresOptions>),
+    #[cfg(feature = "etcd")]
+    Etcd(Box<EtcdOptions>),
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -112,10 +123,13 @@ impl FromStr for Address {
             Some(("postgres" | "postgresql", _)) => {
                 PostgresOptions::parse(text).map(|options| Engine::Postgres(Box::new(options)))
             }
+            #[cfg(feature = "etcd")]
+            Some(("etcd" | "etcds", _)) => EtcdOptions::parse(text).map(|options| Engine::Etcd(Box::new(options))),
             Some((scheme, _)) if KNOWN_ELSEWHERE.contains(&scheme) => {
-                Err(format!("this build has no engine for {scheme}:; {KNOWN}"))
+                let remedy = if scheme.starts_with("etcd") { "build it with the feature etcd; " } else { "" };
+                Err(format!("this build has no engine for {scheme}:; {remedy}{}", known()))
             }
-            Some((scheme, _)) => Err(format!("there is no engine named {scheme:?}; {KNOWN}")),
+            Some((scheme, _)) => Err(format!("there is no engine named {scheme:?}; {}", known())),
         };
         engine.map(Self).map_err(|rule| Error::InvalidAddress { address: without_password(text), rule })
     }
@@ -136,6 +150,8 @@ impl fmt::Display for Address {
             }
             Engine::Redis(options) => options.fmt(f),
             Engine::Postgres(options) => options.fmt(f),
+            #[cfg(feature = "etcd")]
+            Engine::Etcd(options) => options.fmt(f),
         }
     }
 }
@@ -154,6 +170,8 @@ impl From<Address> for String {
             Engine::Embedded(_) => address.to_string(),
             Engine::Redis(options) => options.url(),
             Engine::Postgres(options) => options.url().to_owned(),
+            #[cfg(feature = "etcd")]
+            Engine::Etcd(options) => options.url(),
         }
     }
 }
@@ -228,6 +246,12 @@ async fn open_store(store: &Address, deadline: Deadline) -> Result<Arc<dyn Docum
                 "Redis holds locks, not documents; name it with --locks, and a store that holds documents with --store",
             ));
         }
+        #[cfg(feature = "etcd")]
+        Engine::Etcd(_) => {
+            return Err(store.refuse(
+                "etcd holds locks, not documents; name it with --locks, and a store that holds documents with --store",
+            ));
+        }
     })
 }
 
@@ -239,6 +263,8 @@ async fn open_locks(
     Ok(match &locks.0 {
         Engine::Embedded(locks) => locks.options().open_locks(epochs, deadline).await?,
         Engine::Redis(options) => options.open(epochs, deadline).await?,
+        #[cfg(feature = "etcd")]
+        Engine::Etcd(options) => options.open(epochs, deadline).await?,
         Engine::Postgres(options) => options.open_locks(epochs, deadline).await?,
     })
 }
@@ -263,7 +289,7 @@ mod tests {
     fn a_password_is_never_shown() {
         for text in [
             "redis://user:hush@host/x",
-            "etcd://user:hush@host",
+            "redlock://user:hush@host",
             "redis://host?password=hush",
             "redis://host?x=1&passwd=hush",
         ] {
@@ -289,7 +315,7 @@ mod tests {
             (".mutext", "embedded:.mutext"),
             ("embedded:", "names no directory"),
             ("embedded:x?sync=maybe", "sync=maybe"),
-            ("etcd://localhost", "no engine for etcd:"),
+            ("redlock://localhost", "no engine for redlock:"),
             ("file:x", "no engine named"),
         ] {
             let error = text.parse::<Address>().unwrap_err().to_string();

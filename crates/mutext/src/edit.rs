@@ -5,8 +5,8 @@ use std::pin::Pin;
 use std::time::Duration;
 
 use mutext_contract::{
-    Action, Change, Commit, Content, Cursor, Deadline, Document, DocumentPath, Expiry, Fence, IdempotencyKey, Outcome,
-    Precondition, Revision, Wait,
+    Action, Change, Commit, Content, Cursor, Deadline, Document, DocumentPath, Expiry, Fence, IdempotencyKey,
+    InvalidName, Outcome, Precondition, Revision, Wait,
 };
 use mutext_edit::{Edit, apply_all};
 use serde::Serialize;
@@ -26,7 +26,7 @@ use crate::{Context, Error, LockGuard, Strategy, UpdateOptions, Updated};
 #[must_use = "nothing is edited until this is awaited"]
 pub struct Editing<'a> {
     context: &'a Context,
-    path: Result<DocumentPath, Error>,
+    path: Result<DocumentPath, InvalidName>,
     edits: Vec<Edit>,
     at: Option<Revision>,
     options: UpdateOptions,
@@ -91,7 +91,7 @@ impl Context {
     pub fn edit<P>(&self, path: P, edits: impl IntoIterator<Item = Edit>) -> Editing<'_>
     where
         P: TryInto<DocumentPath>,
-        Error: From<P::Error>,
+        InvalidName: From<P::Error>,
     {
         let settings = self.settings();
         // Whoever edits wants it made, and does not mind how long others take. Half of its patience is left for making
@@ -100,7 +100,7 @@ impl Context {
         let strategy = Strategy::Adaptive { ttl: settings.ttl, wait };
         Editing {
             context: self,
-            path: path.try_into().map_err(Error::from),
+            path: path.try_into().map_err(InvalidName::from),
             edits: edits.into_iter().collect(),
             at: None,
             options: UpdateOptions { strategy, patience: settings.patience, message: None },
@@ -128,7 +128,7 @@ impl LockGuard {
     pub fn edit<P>(&self, path: P, edits: impl IntoIterator<Item = Edit>) -> Editing<'_>
     where
         P: TryInto<DocumentPath>,
-        Error: From<P::Error>,
+        InvalidName: From<P::Error>,
     {
         let editing = self.context().edit(path, edits);
         Editing { through: Through::Guard(self), ..editing }
@@ -192,8 +192,8 @@ impl Editing<'_> {
     ///
     /// Errors: [`Error::EditFailed`] where one does not fit what is there, [`Error::Conflict`] where another revision
     /// is there than was named, [`Error::RetriesExhausted`] at the deadline.
-    pub async fn make(mut self) -> Result<Edited, Error> {
-        let path = std::mem::replace(&mut self.path, Err(Error::InvalidCommit(String::new())))?;
+    pub async fn make(self) -> Result<Edited, Error> {
+        let path = self.path.clone()?;
         let wording = Wording { key: self.key.clone(), intent: self.intent(&path)?, expiry: self.expiry };
         match self.attempt(&path, &wording).await {
             // They may have been made long ago, and do not fit a second time for that very reason.

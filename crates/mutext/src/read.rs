@@ -4,7 +4,7 @@ use std::fmt;
 use std::pin::Pin;
 use std::str::FromStr;
 
-use mutext_contract::{Content, Document, DocumentPath, Entry, Revision};
+use mutext_contract::{Content, Document, DocumentPath, Entry, InvalidName, Revision};
 use mutext_edit::{Diff, DiffOptions, Outline, OutlineOptions, Part, View, ViewError, diff, outline, view};
 use serde::{Deserialize, Serialize};
 
@@ -16,7 +16,7 @@ use crate::{Context, Error};
 #[must_use = "nothing is read until this is awaited"]
 pub struct Reading<'a> {
     context: &'a Context,
-    path: Result<DocumentPath, Error>,
+    path: Result<DocumentPath, InvalidName>,
     known: Option<Revision>,
     what: What,
     budget: usize,
@@ -129,9 +129,9 @@ impl Context {
     pub fn read<P>(&self, path: P) -> Reading<'_>
     where
         P: TryInto<DocumentPath>,
-        Error: From<P::Error>,
+        InvalidName: From<P::Error>,
     {
-        let path = path.try_into().map_err(Error::from);
+        let path = path.try_into().map_err(InvalidName::from);
         let what = What::Part(Part::Whole);
         Reading { context: self, path, known: None, what, budget: usize::MAX, from: None }
     }
@@ -192,16 +192,18 @@ impl Reading<'_> {
     ///
     /// Errors: [`Error::Unviewable`] where there is no such part; [`Error::NoRevision`] where the revision in which it
     /// was to go on is forgotten.
-    pub async fn make(mut self) -> Result<Shown, Error> {
-        let path = std::mem::replace(&mut self.path, Err(Error::InvalidCommit(String::new())))?;
+    pub async fn make(self) -> Result<Shown, Error> {
+        let path = self.path.clone()?;
         let context = self.context;
         let Some(document) = context.get_by(&path, context.deadline()).await? else { return Ok(Shown::Absent) };
         let document = self.at_its_revision(document).await?;
-        if self.known == Some(document.revision) {
+        // Whoever goes on wants the rest, and has seen what came before it.
+        let known = self.known.filter(|_| self.from.is_none());
+        if known == Some(document.revision) {
             return Ok(Shown::Unchanged(entry(&document)));
         }
-        let before = match self.known {
-            Some(known) if known < document.revision => context.past(&path, known).await?,
+        let before = match (known, &self.what) {
+            (Some(known), What::Part(_)) if known < document.revision => context.past(&path, known).await?,
             _ => None,
         };
         let known = before.and_then(|past| Some((past.revision, past.content?)));

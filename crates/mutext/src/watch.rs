@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 use std::pin::Pin;
 use std::time::Duration;
 
-use mutext_contract::{CommitRecord, Cursor, Deadline, EngineError, PathPrefix, TroubleKind};
+use mutext_contract::{CommitRecord, Cursor, Deadline, EngineError, InvalidName, PathPrefix, TroubleKind};
 use tokio::time::Instant;
 
 use crate::{Context, Error};
@@ -15,6 +15,8 @@ use crate::{Context, Error};
 /// How long one question waits for the next commit; then it is asked again. A store that went away is known to have
 /// only then, and after its own patience with what it waits for.
 const QUESTION: Duration = Duration::from_secs(5);
+/// The most commits that are read ahead.
+const BUFFER_MAX: usize = 10_000;
 /// The pauses between questions while the store is away, at first and at most.
 const PAUSE_MIN: Duration = Duration::from_millis(50);
 const PAUSE_MAX: Duration = Duration::from_secs(5);
@@ -24,7 +26,7 @@ const PAUSE_MAX: Duration = Duration::from_secs(5);
 #[must_use = "nothing is watched until this is awaited"]
 pub struct Watch<'a> {
     context: &'a Context,
-    prefix: Result<PathPrefix, Error>,
+    prefix: Result<PathPrefix, InvalidName>,
     after: Option<Cursor>,
     buffer: usize,
     patience: Duration,
@@ -72,9 +74,9 @@ impl Context {
     pub fn watch<P>(&self, prefix: P) -> Watch<'_>
     where
         P: TryInto<PathPrefix>,
-        Error: From<P::Error>,
+        InvalidName: From<P::Error>,
     {
-        let prefix = prefix.try_into().map_err(Error::from);
+        let prefix = prefix.try_into().map_err(InvalidName::from);
         Watch { context: self, prefix, after: None, buffer: 100, patience: Duration::from_secs(120) }
     }
 
@@ -91,9 +93,9 @@ impl Watch<'_> {
         self
     }
 
-    /// How many commits are read ahead at most: 100 unless said otherwise.
-    pub const fn buffer(mut self, commits: usize) -> Self {
-        self.buffer = if commits == 0 { 1 } else { commits };
+    /// How many commits are read ahead at most: 100 unless said otherwise, and never more than 10,000.
+    pub fn buffer(mut self, commits: usize) -> Self {
+        self.buffer = commits.clamp(1, BUFFER_MAX);
         self
     }
 

@@ -4,7 +4,7 @@ use std::pin::Pin;
 
 use mutext_contract::{
     Action, Change, Commit, Committed, Conflict, Content, Cursor, Deadline, DocumentPath, Expiry, Fence,
-    IdempotencyKey, Kind, Outcome, Precondition, Refusal, Revision,
+    IdempotencyKey, InvalidName, Kind, Outcome, Precondition, Refusal, Revision,
 };
 use mutext_edit::Diff;
 use serde::Serialize;
@@ -23,7 +23,7 @@ use crate::{Context, Error};
 #[must_use = "nothing is written until this is awaited"]
 pub struct Writing<'a> {
     context: &'a Context,
-    path: Result<DocumentPath, Error>,
+    path: Result<DocumentPath, InvalidName>,
     content: Content,
     precondition: Option<Precondition>,
     guarded: bool,
@@ -111,11 +111,11 @@ impl Context {
     pub fn write<P>(&self, path: P, content: impl Into<Content>) -> Writing<'_>
     where
         P: TryInto<DocumentPath>,
-        Error: From<P::Error>,
+        InvalidName: From<P::Error>,
     {
         Writing {
             context: self,
-            path: path.try_into().map_err(Error::from),
+            path: path.try_into().map_err(InvalidName::from),
             content: content.into(),
             precondition: None,
             guarded: true,
@@ -192,8 +192,8 @@ impl Writing<'_> {
     ///
     /// Errors: [`Error::Conflict`], which carries what is there; [`Error::PreconditionRequired`];
     /// [`Error::Erosion`].
-    pub async fn make(mut self) -> Result<Written, Error> {
-        let path = std::mem::replace(&mut self.path, Err(Error::InvalidCommit(String::new())))?;
+    pub async fn make(self) -> Result<Written, Error> {
+        let path = self.path.clone()?;
         let Some(precondition) = self.precondition else {
             let current = self.context.get(path.clone()).await?.map(Box::new);
             return Err(Error::PreconditionRequired { path, current });

@@ -93,4 +93,5 @@ on_both_stores! {
         an_archive_brings_everything_into_another_context,
         an_archive_that_is_not_whole_is_refused_and_nothing_is_written,
         an_archive_goes_into_an_empty_context_only,
+        an_archive_of_what_is_forgotten_while_it_is_made_is_not_finished,
 }

@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-use mutext::{Content, Context, Cursor, Error, Expiry, Imported, Part, Precondition};
+use mutext::{Content, Context, Cursor, Error, Expiry, Imported, Part, Precondition, Retention};
 
+use crate::common::settings;
 use crate::edits::{append, text};
 use crate::place::Place;
 
@@ -48,7 +49,7 @@ async fn everything(context: &Context) -> Vec<String> {
     for document in &documents {
         all.push(format!("{document:?} {:?}", context.history(document.path.as_str(), None, 99).await.unwrap()));
     }
-    for commit in context.changes(Cursor::START, 99, Duration::ZERO).await.unwrap() {
+    for commit in context.changes(Cursor::START, 999, Duration::ZERO).await.unwrap() {
         all.push(format!("{} {:?} {:?} {:?}", commit.author, commit.message, commit.written_at, commit.changes));
     }
     all
@@ -56,12 +57,16 @@ async fn everything(context: &Context) -> Vec<String> {
 
 pub(crate) async fn an_archive_brings_everything_into_another_context(place: &Place) {
     let anna = furnished(place).await;
+    // More than one page.
+    for number in 0..205 {
+        anna.edit("log", [append(&number.to_string())]).await.unwrap();
+    }
     let lines = export(&anna).await;
     assert!(lines.iter().all(|line| !line.contains("secret")));
     let copy = place.elsewhere("bert");
     let imported = import(&copy, &lines).await.unwrap();
-    assert_eq!(imported.documents, 6);
-    assert_eq!(imported.cursor, copy.changes(Cursor::START, 99, Duration::ZERO).await.unwrap().pop().unwrap().cursor);
+    assert_eq!(imported.documents, 7);
+    assert_eq!(imported.cursor, copy.changes(Cursor::START, 999, Duration::ZERO).await.unwrap().pop().unwrap().cursor);
     assert_eq!(everything(&copy).await, everything(&anna).await);
     let next = copy.edit("a b/ü.md", [append("x")]).await.unwrap();
     assert_eq!(next.revision.0, 5);
@@ -114,4 +119,23 @@ pub(crate) async fn an_archive_goes_into_an_empty_context_only(place: &Place) {
     // An empty context has an archive too.
     let empty = export(&place.elsewhere("carl")).await;
     assert!(empty.len() > 2);
+}
+
+pub(crate) async fn an_archive_of_what_is_forgotten_while_it_is_made_is_not_finished(place: &Place) {
+    let mut settings = settings("anna");
+    settings.retention = Retention { revisions: Some(1), age: None };
+    let anna = place.agent_with(settings);
+    anna.put("plan.md", "1", Precondition::Absent).await.unwrap();
+    let mut export = anna.export().await.unwrap();
+    export.next().await.unwrap().unwrap();
+    anna.put("plan.md", "2", Precondition::Any).await.unwrap();
+    anna.tend().await.unwrap();
+    let error = loop {
+        match export.next().await {
+            Ok(Some(_)) => {}
+            Ok(None) => panic!("it ended as if it were whole"),
+            Err(error) => break error,
+        }
+    };
+    assert!(matches!(error, Error::CursorGone { .. }), "{error}");
 }

@@ -55,6 +55,9 @@ pub(crate) async fn the_same_edits_under_the_same_key_are_made_once(place: &Plac
     // A key that was never used does not help what does not fit.
     let other = anna.edit("plan.md", [replace("zero", "y")]).key("k3".try_into().unwrap()).await;
     assert!(matches!(other, Err(Error::EditFailed { .. })), "{other:?}");
+    let absent = anna.edit("absent.md", [replace("a", "b")]).key("k4".try_into().unwrap()).await;
+    assert!(matches!(absent, Err(Error::EditFailed { current: None, .. })), "{absent:?}");
+    assert_eq!(anna.history("absent.md", None, 9).await.unwrap(), []);
     // Nor is it used up.
     anna.edit("plan.md", [append("z")]).key("k3".try_into().unwrap()).await.unwrap();
 }

@@ -78,4 +78,10 @@ pub(crate) async fn several_changes_under_the_same_key_are_made_once(place: &Pla
     assert!(!made.replayed && again.replayed);
     assert_eq!((made.cursor, made.revisions), (again.cursor, again.revisions));
     assert_eq!(anna.get("log").await.unwrap().unwrap().revision, Revision(1));
+    // What was never made is not found under its key, and nothing is written by looking.
+    let misfit = [Part::edit(part("absent"), [replace("a", "b")]), Part::edit(part("log"), [append("y")])];
+    let misfit = anna.change_all(misfit).key("k2".try_into().unwrap()).await;
+    assert!(matches!(misfit, Err(Error::EditFailed { .. })), "{misfit:?}");
+    assert_eq!(anna.history("absent", None, 9).await.unwrap(), []);
+    assert_eq!(text(&anna, "log").await, "x\n");
 }

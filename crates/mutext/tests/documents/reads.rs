@@ -74,7 +74,10 @@ pub(crate) async fn a_long_document_is_read_in_pieces_of_one_revision(place: &Pl
         let reading = bert.read("plan.md").budget(500);
         let shown = match next {
             // As text, as an agent hands it in.
-            Some(next) => reading.go_on(next.to_string().parse().unwrap()).await.unwrap(),
+            Some(next) => {
+                let next: Onward = next.to_string().parse().unwrap();
+                reading.if_revision(next.revision).go_on(next).await.unwrap()
+            }
             None => reading.await.unwrap(),
         };
         let Shown::Part(entry, section) = shown else { panic!("{shown:?}") };
