@@ -152,7 +152,7 @@ impl Folder {
     }
 
     fn is_excepted(&self, path: &str) -> bool {
-        self.except.contains(&self.path.join(path))
+        self.except.contains(&self.path().join(path))
     }
 }
 
