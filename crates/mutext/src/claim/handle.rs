@@ -91,12 +91,7 @@ impl Context {
         }))
     }
 
-    async fn step_claim(
-        &self,
-        handle: &ClaimHandle,
-        next: Step,
-        edits: &[Edit],
-    ) -> Result<(Element, Revision), Error> {
+    async fn step_claim(&self, handle: &ClaimHandle, next: Step, edits: &[Edit]) -> Result<(Element, Revision), Error> {
         let deadline = Deadline::after(self.settings().patience);
         let ClaimHandle { path, at, id } = handle;
         // The mark alone would let a claim go on whose lease has ended, until somebody takes the element over.
