@@ -34,6 +34,7 @@ pub(crate) struct Cli {
 }
 
 #[derive(Subcommand)]
+#[expect(clippy::large_enum_variant, reason = "there is one of it, and it is taken apart at once")]
 enum Command {
     Get(documents::GetArgs),
     Put(write::PutArgs),

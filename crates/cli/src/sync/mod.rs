@@ -3,13 +3,15 @@
 //! | file | what lives there |
 //! |---|---|
 //! | `plan` | what is to be done, as a function of what both sides hold and held |
-//! | `folder` | files: looked through, read, and replaced without losing anything |
+//! | `look` | which texts are in the folder, and what is left out |
+//! | `folder` | files: read, and replaced without losing anything |
 //! | `state` | what both held when they were last alike |
 //! | `round` | one round of all that |
 //! | `digest` | what a text is told from another by |
 
 mod digest;
 mod folder;
+mod look;
 mod plan;
 mod round;
 mod state;
@@ -23,7 +25,8 @@ use mutext::{Context, ContextName, DocumentPath, Error, Wait};
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
-use self::folder::{Alone, Folder, Known};
+use self::folder::{Alone, Folder};
+use self::look::Known;
 use self::plan::{Action, Why};
 use self::round::{Done, Pair, Report, Terms};
 use self::state::State;

@@ -9,7 +9,8 @@ use std::collections::BTreeMap;
 use mutext::{Commit, Content, Context, Document, DocumentPath, Error, Kind, PathPrefix, Precondition, Revision};
 
 use super::digest::Digest;
-use super::folder::{FileError, Folder, Known, Look, is_unfit};
+use super::folder::{FileError, Folder, is_unfit};
+use super::look::{Known, Look};
 use super::plan::{self, Action, Base, Why};
 use super::state::State;
 use crate::config::Common;

@@ -100,12 +100,14 @@ fn the_flags_of_lock_override_the_environment_which_overrides_the_file() {
     assert_eq!(held(&[("MUTEXT_TTL", "40m")], &["--ttl", "60m"]), 59);
 
     let holder = place.hold(&["a"], "echo ready; read -r _");
-    let refused = |variable: &str, flags: &[&str], part: &str| {
-        let mut command = place.mutext(&["--config", "m.yaml", "lock", "a"]);
-        ran(command.env("MUTEXT_WAIT", variable).args(flags).args(["--", "true"])).refused(4, &[part]);
+    // Neither the 60 s of the file nor those of the environment; how long 50 ms take is the machine's business.
+    let waited = |variable: &str, flags: &[&str]| {
+        let mut command = place.mutext(&["--config", "m.yaml", "lock", "a", "--json"]);
+        let error = ran(command.env("MUTEXT_WAIT", variable).args(flags).args(["--", "true"])).error();
+        error["waited_ms"].as_u64().unwrap()
     };
-    refused("50ms", &[], "not granted within 5");
-    refused("60s", &["--wait", "50ms"], "not granted within 5");
+    assert!((50..30_000).contains(&waited("50ms", &[])));
+    assert!((50..30_000).contains(&waited("60s", &["--wait", "50ms"])));
     holder.end();
 }
 
