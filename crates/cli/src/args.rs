@@ -11,7 +11,9 @@ use crate::exit::{self, Exit};
 use crate::log::LogArgs;
 use crate::metrics::{Exported, MetricsArgs};
 use crate::output::{self, Output};
-use crate::{commits, doctor, documents, edit, edits, experiment, feed, lock, locks, log, past, sync, whole, write};
+use crate::{
+    claim, commits, doctor, documents, edit, edits, experiment, feed, lock, locks, log, past, sync, whole, write,
+};
 
 /// Shared context for many agents, with locks that hold
 #[derive(Parser)]
@@ -24,6 +26,9 @@ pub(crate) struct Cli {
     log: LogArgs,
     #[command(flatten)]
     metrics: MetricsArgs,
+    /// Set by `mutext claim` for the process that keeps what was claimed
+    #[arg(long, hide = true)]
+    keep_claim: bool,
     #[command(subcommand)]
     command: Command,
 }
@@ -45,6 +50,7 @@ enum Command {
     AddToSet(edits::AddToSetArgs),
     Increment(edits::IncrementArgs),
     Commit(commits::CommitArgs),
+    Claim(claim::ClaimArgs),
     History(past::HistoryArgs),
     Show(past::ShowArgs),
     Diff(past::DiffArgs),
@@ -87,8 +93,12 @@ impl Cli {
         let common = Common::resolve(&self.global)?;
         // An experiment's agents are many, and inherit the environment of the one that starts them.
         let is_agent = matches!(&self.command, Command::Experiment(args) if args.is_agent());
-        let exported = if is_agent { Exported::default() } else { Exported::start(&self.metrics)? };
-        let outcome = self.command.run(&common).await;
+        // So is the process that keeps a claim one of two, and the other measures.
+        let exported = if is_agent || self.keep_claim { Exported::default() } else { Exported::start(&self.metrics)? };
+        let outcome = match self.command {
+            Command::Claim(args) if self.keep_claim => claim::keep(args, &common).await,
+            command => command.run(&common).await,
+        };
         exported.finish(common.out);
         outcome
     }
@@ -112,6 +122,7 @@ impl Command {
             Self::AddToSet(args) => edits::add_to_set(args, common).await,
             Self::Increment(args) => edits::increment(args, common).await,
             Self::Commit(args) => commits::commit(args, common).await,
+            Self::Claim(args) => claim::run(args, common).await,
             Self::History(args) => past::history(args, common).await,
             Self::Show(args) => past::show(args, common).await,
             Self::Diff(args) => past::diff(args, common).await,

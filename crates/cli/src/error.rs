@@ -4,8 +4,8 @@ use std::error::Error as _;
 use std::io;
 
 use mutext::{
-    Conflict, Document, EditError, Effect, EngineError, Error, Holding, Kind, Knot, Loss, Obstacle, Resource,
-    ViewError, Waiter,
+    BoardError, Conflict, Document, EditError, Effect, EngineError, Error, HeldElement, Holding, Kind, Knot, Loss,
+    NoneFree, Obstacle, Resource, ViewError, Waiter,
 };
 use serde_json::{Map, Value, json};
 
@@ -37,6 +37,12 @@ pub(crate) enum CliError {
     /// The editor did not end well.
     #[error("{0}")]
     Editor(String),
+    /// A process of ours has said what went wrong, in the words that were asked for.
+    #[error("{said}")]
+    Told { said: String, status: u8 },
+    /// Nothing on the board is free that was wanted.
+    #[error("{0}; nothing was changed")]
+    NoneFree(Box<NoneFree>),
     /// The one edit that was asked for does not fit what is there.
     #[error("{}", refused_edit(.0))]
     Edit(Box<Error>),
@@ -92,6 +98,8 @@ impl CliError {
             Self::PreconditionMissing { .. } => ("precondition_required", Exit::Conflict),
             Self::Conflict(_) => ("conflict", Exit::Conflict),
             Self::NotWritten { source, .. } => source.kind(),
+            Self::Told { .. } => ("told", Exit::Trouble),
+            Self::NoneFree(_) => ("none_free", Exit::NotGranted),
             Self::Editor(_) => ("editor", Exit::Trouble),
             Self::NotFound(_) => ("not_found", Exit::NotFound),
             Self::LeaseGone(_) | Self::LostWhileRunning { .. } => ("lease_lost", Exit::LeaseLost),
@@ -109,6 +117,7 @@ impl CliError {
     pub(crate) fn exit_code(&self) -> u8 {
         match self {
             Self::Interrupted { number, .. } => 128 + number,
+            Self::Told { status, .. } => *status,
             Self::NotWritten { source, .. } => source.exit_code(),
             other => other.kind().1.code(),
         }
@@ -163,6 +172,10 @@ impl CliError {
                 json!({ "path": current.path, "current": document(current) })
             }
             Self::Conflict(explained) => explained.data(),
+            Self::NoneFree(none) => json!({
+                "held": none.held.iter().map(held).collect::<Vec<_>>(),
+                "soonest_ms": none.soonest.map(milliseconds),
+            }),
             Self::NotWritten { source, file } => {
                 let mut data = match source.data() {
                     Value::Object(data) => data,
@@ -210,6 +223,10 @@ fn library_kind(error: &Error) -> (&'static str, Exit) {
             ViewError::NoSuchSection { .. } | ViewError::NoSuchValue { .. } | ViewError::NoSuchLines { .. } => {
                 ("not_found", Exit::NotFound)
             }
+            _ => ("bad_input", Exit::BadInput),
+        },
+        Error::Board { why, .. } => match **why {
+            BoardError::NoDocument | BoardError::NotThere(_) => ("not_found", Exit::NotFound),
             _ => ("bad_input", Exit::BadInput),
         },
         Error::PreconditionRequired { .. } => ("precondition_required", Exit::Conflict),
@@ -275,6 +292,16 @@ fn library_data(error: &Error) -> Value {
         }),
         _ => Value::Null,
     }
+}
+
+/// An element that somebody else has.
+fn held(held: &HeldElement) -> Value {
+    json!({
+        "at": held.element.at,
+        "by": held.element.mark().map(|mark| &mark.by),
+        "attempt": held.element.attempts(),
+        "remaining_ms": milliseconds(held.remaining),
+    })
 }
 
 /// One step of a circle of waiters.

@@ -8,6 +8,7 @@
 //! | `edits`, `commits` | changing documents by what changes; several at once |
 //! | `parts` | reading less than a whole document |
 //! | `edit` | a document in a person's editor |
+//! | `claim` | taking an element of a board |
 //! | `past` | what documents were |
 //! | `feed` | watching documents change |
 //! | `whole` | searching, exporting, importing and tending a context |
@@ -22,6 +23,7 @@
 //! | `output`, `error`, `exit` | what is said, and with which status |
 
 mod args;
+mod claim;
 mod commits;
 mod config;
 mod config_file;

@@ -116,6 +116,9 @@ impl Output {
 
     /// Why the command failed, with its causes.
     pub(crate) fn error(self, error: &CliError) {
+        if let CliError::Told { said, .. } = error {
+            return to_stderr(said);
+        }
         if self.json {
             return to_stderr(&line(&error.to_json().to_string()));
         }

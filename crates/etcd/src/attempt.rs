@@ -96,10 +96,16 @@ impl<'a> Attempt<'a> {
             let about = About::of(self.request, self.deadline.remaining());
             let asked = Instant::now();
             self.expected.is_asked(true);
-            let step = match self.locks.step(steps::ask(self.scene(), &about, epoch, home), self.deadline).await {
+            // The lease that a request replaces is there, so that the context is not free.
+            let may_be_free = about.replaces.is_none() && !self.locks.seems_busy(context);
+            let ask = steps::ask(self.scene(), &about, epoch, home, may_be_free);
+            let step = match self.locks.step(ask, self.deadline).await {
                 Ok(step) => step,
                 Err(error) if trouble::is_lease_gone(&error) => {
                     self.expected.is_asked(false);
+                    if self.deadline.has_passed() && began.elapsed() > OVERDUE {
+                        return Err(error);
+                    }
                     self.lost_home(home).await;
                     continue;
                 }
@@ -112,7 +118,7 @@ impl<'a> Attempt<'a> {
                 self.locks.step(steps::release(self.scene(), None), self.deadline).await?;
                 continue;
             }
-            let step = if about.replaces.is_some() {
+            let step = if !may_be_free {
                 step
             } else if step.succeeded {
                 let key = self.locks.core().keys.entry(context, Class::Held, self.id());
@@ -123,7 +129,9 @@ impl<'a> Attempt<'a> {
                 step.nested()
             };
             if step.succeeded {
-                return Ok(Asked::Queued(Queued { table: self.locks.table(context, &step, 1)?, home }));
+                let table = self.locks.table(context, &step, 1)?;
+                self.locks.seen(context, &table);
+                return Ok(Asked::Queued(Queued { table, home }));
             }
             // An earlier time that it was asked may have been answered by nobody, and done all the same.
             let table = self.locks.table(context, &step, 0)?;
@@ -161,7 +169,9 @@ impl<'a> Attempt<'a> {
         let mut is_first = true;
         loop {
             self.locks.sightings.note(context, &table);
-            let dawdles = |row: &Row| self.is_one_try || self.locks.sightings.age(context, row) >= DAWDLE;
+            // Whoever has not waited itself owes nobody anything: those who come at one time do not queue for it.
+            let owes = !self.is_one_try && !is_first;
+            let dawdles = |row: &Row| !owes || self.locks.sightings.age(context, row) >= DAWDLE;
             let ahead = match turn::of(&table, self.id(), dawdles) {
                 Turn::Absent => return self.absent(&table, home).await,
                 Turn::Orphan => return self.orphan(&table).await.map(Some),
@@ -268,7 +278,14 @@ impl<'a> Attempt<'a> {
     /// It is not in the queue: somebody ended it, or the process was taken for dead; none for the latter.
     async fn absent(&mut self, table: &Table, home: i64) -> Result<Option<Acquisition>, EngineError> {
         if let Some(row) = table.lease(self.id()).cloned() {
-            return Ok(Some(self.granted(Granted::of(row), Instant::now(), true)));
+            // It was granted, and nobody said so: written anew, it may be believed from now on.
+            let asked = Instant::now();
+            let rewrite = steps::rewrite(self.scene(), &row.key, row.modified, &row.about, row.home);
+            let step = self.locks.step(rewrite, self.deadline).await?;
+            if step.succeeded {
+                let granted = Granted { modified: step.revision, ..Granted::of(row) };
+                return Ok(Some(self.granted(granted, asked, true)));
+            }
         }
         let question = LeaseTimeToLiveRequest { id: home };
         let left = self.locks.core().link.call(&LEASE_TIME_TO_LIVE, question, at_least(self.deadline)).await?;

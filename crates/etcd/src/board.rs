@@ -49,7 +49,7 @@ enum Entry {
 
 /// What is known of an id that is to be released.
 pub(crate) enum Known {
-    Held(Held),
+    Held(Box<Held>),
     Left(Left),
     /// Nothing: another process's.
     Unknown,
@@ -58,7 +58,7 @@ pub(crate) enum Known {
 /// What is to be done without being asked for.
 pub(crate) enum Chore {
     /// A lease's time has run out, and everybody is to see it.
-    Lapse(LeaseId, Held),
+    Lapse(LeaseId, Box<Held>),
     /// Nobody has ended this.
     End(LeaseId, Left),
 }
@@ -96,7 +96,7 @@ impl Board {
     pub(crate) fn take(&self, id: LeaseId) -> Known {
         let mut entries = lock(&self.entries);
         match entries.remove(&id) {
-            Some(Entry::Held(held)) => Known::Held(held),
+            Some(Entry::Held(held)) => Known::Held(Box::new(held)),
             Some(Entry::Left(left, _)) => Known::Left(left),
             Some(Entry::Attempt(attempt, ttl)) => {
                 let known = Known::Left(attempt.clone());
@@ -194,7 +194,7 @@ impl Board {
             let due = match entry {
                 Entry::Held(held) if held.about.lapsed => continue,
                 Entry::Held(held) if held.valid_until <= now => {
-                    chores.push(Chore::Lapse(*id, held.clone()));
+                    chores.push(Chore::Lapse(*id, Box::new(held.clone())));
                     again
                 }
                 Entry::Held(held) => held.valid_until,
@@ -271,7 +271,10 @@ impl Drop for Expected<'_> {
 /// Since when this process has seen entries unchanged, by its own monotonic clock: nobody else's clock is asked how long
 /// a lease has been without a renewal.
 #[derive(Default)]
-pub(crate) struct Sightings(Mutex<HashMap<ContextName, HashMap<LeaseId, (i64, Instant)>>>);
+pub(crate) struct Sightings(Mutex<HashMap<ContextName, Seen>>);
+
+/// The revision that wrote each entry of a context last, and since when it has been seen so.
+type Seen = HashMap<LeaseId, (i64, Instant)>;
 
 impl Sightings {
     /// Takes note of a table that was seen just now.
@@ -288,7 +291,7 @@ impl Sightings {
             Some(&(modified, since)) if modified >= row.modified => (row.id, (modified, since)),
             _ => (row.id, (row.modified, now)),
         });
-        let seen: HashMap<_, _> = seen.collect();
+        let seen: Seen = seen.collect();
         if !seen.is_empty() {
             contexts.insert(context.clone(), seen);
         }

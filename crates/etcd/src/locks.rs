@@ -1,6 +1,6 @@
 //! The lock engine: what is asked of it, and how each question becomes a step of the table.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::sync::{Arc, Mutex};
 
@@ -37,6 +37,9 @@ pub struct EtcdLocks {
     presence: Presence,
     epochs: Arc<dyn EpochSource>,
     known_epochs: Mutex<HashMap<ContextName, Epoch>>,
+    /// Contexts in which others held or waited for something when they were last seen: the server need not be asked
+    /// first whether they are free, which costs it a look at all that is in them.
+    busy: Mutex<HashSet<ContextName>>,
     /// One epoch is enough, whoever of this process finds that it is missing.
     minting: tokio::sync::Mutex<()>,
     pub(crate) sightings: Sightings,
@@ -58,6 +61,7 @@ impl EtcdLocks {
             presence: Presence::start(options, deadline).await?,
             epochs,
             known_epochs: Mutex::default(),
+            busy: Mutex::default(),
             minting: tokio::sync::Mutex::default(),
             sightings: Sightings::default(),
         })
@@ -142,6 +146,24 @@ impl EtcdLocks {
             known.clear();
         }
         known.insert(context.clone(), epoch);
+    }
+
+    /// Whether others hold or wait for something in a context, as far as this process has seen.
+    pub(crate) fn seems_busy(&self, context: &ContextName) -> bool {
+        lock(&self.busy).contains(context)
+    }
+
+    /// A request queued, and this is the table as it was then.
+    pub(crate) fn seen(&self, context: &ContextName, table: &Table) {
+        let mut busy = lock(&self.busy);
+        if table.held.len() + table.waiting.len() <= 1 {
+            busy.remove(context);
+        } else if !busy.contains(context) {
+            if busy.len() >= EPOCHS_KEPT {
+                busy.clear();
+            }
+            busy.insert(context.clone());
+        }
     }
 
     /// The epoch is not what this process took it for.
@@ -260,17 +282,15 @@ impl LockService for EtcdLocks {
                     self.core().board.rewritten(id, &held);
                     return Ok(Renewal::Renewed { valid_until });
                 }
-                Ok(step) => match step.found(0).first() {
-                    // It has been marked as lapsed meanwhile, or an earlier question has renewed it.
-                    Some(kv) => {
-                        let row = self.row(context, kv)?;
-                        known = Some((row.key, row.home, row.about, row.modified));
-                    }
-                    None => {
+                Ok(step) => {
+                    let Some(kv) = step.found(0).first() else {
                         self.core().board.forget(id);
                         return Ok(Renewal::Lost(records::loss(step.found(1).first())));
-                    }
-                },
+                    };
+                    // It has been marked as lapsed meanwhile, or an earlier question has renewed it.
+                    let row = self.row(context, kv)?;
+                    known = Some((row.key, row.home, row.about, row.modified));
+                }
                 // The process that it was bound to is gone, and it with that.
                 Err(error) if trouble::is_lease_gone(&error) => self.core().doubt(),
                 Err(error) => return Err(error),

@@ -108,7 +108,7 @@ impl EtcdOptions {
     fn text(&self, password: Option<&str>) -> String {
         let mut text = if self.is_encrypted { "etcds://" } else { "etcd://" }.to_owned();
         if let (Some((user, _)), Some(password)) = (&self.user, password) {
-            text.push_str(&format!("{}:{password}@", encoded(user)));
+            text.extend([&encoded(user), ":", password, "@"]);
         }
         let members: Vec<String> = self.members.iter().map(|(host, port)| format!("{host}:{port}")).collect();
         text.push_str(&members.join(","));

@@ -154,7 +154,7 @@ impl Core {
             }
             for chore in self.board.chores() {
                 let outcome = match chore {
-                    Chore::Lapse(id, held) => self.lapse(id, held).await,
+                    Chore::Lapse(id, held) => self.lapse(id, *held).await,
                     Chore::End(id, left) => self.end(id, &left).await,
                 };
                 if let Err(error) = outcome {

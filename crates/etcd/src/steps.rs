@@ -91,10 +91,10 @@ impl Scene<'_> {
     }
 }
 
-/// Granted at once where the whole context is free; queued otherwise, with the table as it is then; where the attempt has
+/// Granted at once where the whole context is free, if that is worth a try; queued otherwise, with the table as it is then; where the attempt has
 /// been made before, was ended, or belongs to another epoch, nothing happens and the answer is the table and what is
 /// remembered of its end.
-pub(crate) fn ask(scene: Scene<'_>, about: &About, epoch: Epoch, home: i64) -> TxnRequest {
+pub(crate) fn ask(scene: Scene<'_>, about: &About, epoch: Epoch, home: i64, may_be_free: bool) -> TxnRequest {
     let class = Class::of_request(about.replaces);
     let mut is_new: Vec<Compare> = scene.all_keys().chain([scene.ended()]).map(is_absent).collect();
     is_new.push(modified(scene.keys.epoch(scene.context), epoch.modified));
@@ -103,8 +103,7 @@ pub(crate) fn ask(scene: Scene<'_>, about: &About, epoch: Epoch, home: i64) -> T
         success: vec![put(scene.key(class), about.text(), home), scene.table()],
         failure: vec![scene.table(), one(scene.ended())],
     };
-    if class == Class::Convert {
-        // The lease that it replaces is there, so that the context is not free.
+    if !may_be_free {
         return queue;
     }
     let is_free = [scene.keys.conversions(scene.context), scene.keys.ordinary(scene.context)].map(is_empty);

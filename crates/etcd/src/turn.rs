@@ -184,7 +184,10 @@ mod tests {
         assert!(matches!(f.turn(LeaseId::random()), Turn::Absent));
     }
 
-    fn entries() -> impl Strategy<Value = Vec<(bool, bool, Vec<(&'static str, Mode)>)>> {
+    /// Whether it is held, and lapsed then; and what it claims.
+    type Plan = (bool, bool, Vec<(&'static str, Mode)>);
+
+    fn entries() -> impl Strategy<Value = Vec<Plan>> {
         let claim = (prop::sample::select(vec!["/", "a", "a/b", "a/c", "b"]), prop::sample::select(vec![S, X]));
         prop::collection::vec((any::<bool>(), any::<bool>(), prop::collection::vec(claim, 1..3)), 0..10)
     }

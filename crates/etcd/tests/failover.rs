@@ -90,7 +90,6 @@ async fn until_more(record: &Record, more: usize) {
     }
 }
 
-#[expect(clippy::print_stderr, reason = "how long it takes is to be seen")]
 #[tokio::test(flavor = "multi_thread")]
 async fn the_leader_dies_and_nothing_is_lost() {
     let mut server = EtcdServer::start_cluster(3).unwrap();

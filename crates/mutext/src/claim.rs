@@ -5,6 +5,8 @@
 //! the mark is written, on a resource of its own, so that it is renewed, shown, revoked and ended as every other. A
 //! mark whose lease can be had by somebody else holds nobody off any more.
 
+mod handle;
+
 use std::collections::HashSet;
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -20,6 +22,7 @@ use mutext_edit::{
     elements, step,
 };
 
+pub use self::handle::{ClaimHandle, InvalidHandle};
 use crate::update::Wording;
 use crate::{Context, Error, LockGuard, Strategy, UpdateOptions};
 
@@ -301,7 +304,8 @@ impl Attempt<'_> {
                 return Ok(ClaimAnswer::Claimed(Box::new(claimed)));
             }
             if !has_time {
-                return Ok(ClaimAnswer::NoneFree(NoneFree::default()));
+                // Others were faster all the time: there may well be something when it is tried again.
+                return Ok(ClaimAnswer::NoneFree(NoneFree { held: Vec::new(), soonest: Some(Duration::ZERO) }));
             }
         }
     }
@@ -455,6 +459,7 @@ async fn write(
     let options = UpdateOptions { strategy: Strategy::Adaptive { ttl, wait }, patience, message };
     let stopped = Arc::new(Mutex::new(false));
     let changed = |document: Option<Document>| {
+        *stopped.lock().unwrap_or_else(PoisonError::into_inner) = false;
         let changed = match document {
             Some(document) => change(&document.content),
             None => Err(BoardError::NoDocument),
@@ -538,13 +543,17 @@ impl Claimed {
         // The mark alone would let a holder go on whose lease was revoked, until somebody takes the element over.
         self.guard.confirm(deadline).await?;
         let (slot, before) = (Slot::default(), Slot::default());
-        let change = |content: &Content| match step(content, &self.at, &self.id, next, now(), edits)? {
-            Stepped::Changed(content, element) => Ok(Some(slot.keep(element, content))),
-            Stepped::Before(element) => {
-                before.keep(element, content.clone());
-                Ok(None)
+        let change = |content: &Content| {
+            // What an earlier look came to is of no account.
+            drop((slot.take(), before.take()));
+            match step(content, &self.at, &self.id, next, now(), edits)? {
+                Stepped::Changed(content, element) => Ok(Some(slot.keep(element, content))),
+                Stepped::Before(element) => {
+                    before.keep(element, content.clone());
+                    Ok(None)
+                }
+                Stepped::Lost => Ok(None),
             }
-            Stepped::Lost => Ok(None),
         };
         let message = match next {
             Step::Keep => "change of a claimed element",

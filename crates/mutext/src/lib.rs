@@ -71,7 +71,7 @@ pub use crate::metrics::prometheus::{Prometheus, RecorderInstalled};
 pub use address::Address;
 pub use archive::{ArchiveError, Export, Import, Imported};
 pub use blame::Blame;
-pub use claim::{ClaimAnswer, Claimed, Claiming, HeldElement, NoneFree};
+pub use claim::{ClaimAnswer, ClaimHandle, Claimed, Claiming, HeldElement, InvalidHandle, NoneFree};
 pub use conflict::{Explanation, Since};
 pub use context::{Context, Examination, Mutext, Settings};
 pub use edit::{Edited, Editing};

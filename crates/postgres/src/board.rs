@@ -15,6 +15,8 @@ use crate::lock_rows::path_of;
 const LOOK_AGAIN: Duration = Duration::from_millis(200);
 /// The same where nobody can tell it.
 const LOOK_UNTOLD: Duration = Duration::from_millis(20);
+/// Who holds for longer than this wants to be told where the lease is taken away; before it, a renewal finds out.
+const HELD_LONG: Duration = Duration::from_millis(300);
 /// How many losses wait for whoever listens.
 const LOSSES_KEPT: usize = 1024;
 
@@ -37,8 +39,8 @@ pub(crate) enum News {
 enum Entry {
     /// Asked, and perhaps in the queue.
     Attempt(Attempt),
-    /// A lease that is ours, and its path where it has one alone.
-    Held(Option<String>),
+    /// A lease that is ours, its path where it has one alone, and since when.
+    Held(Option<String>, Instant),
 }
 
 struct Attempt {
@@ -54,6 +56,14 @@ struct Place {
     wants: Arc<[Claim]>,
     /// Until when it was certainly not granted.
     waiting_at: Instant,
+}
+
+/// What is known of an id that is to be released.
+pub(crate) enum Known {
+    /// A lease that was granted to this process, and its path where it has one alone.
+    Held(Option<String>),
+    /// Another process's, or an attempt that may be under way.
+    Other,
 }
 
 /// The server's clock as it was seen at one moment, to within half a round trip.
@@ -84,6 +94,10 @@ pub(crate) struct Board {
     /// Whether the process is told what changes.
     told: AtomicBool,
     pub(crate) changed: Notify,
+    /// Somebody began to wait.
+    pub(crate) queued: Notify,
+    /// Until when somebody wants to see whether the process is told.
+    wanted: Mutex<Option<Instant>>,
     clock: Mutex<Option<ServerClock>>,
     losses: broadcast::Sender<LeaseId>,
     /// The last number that came by the process's own channel: so that one sees whether it is heard.
@@ -102,6 +116,8 @@ impl Board {
             all: AtomicBool::new(false),
             told: AtomicBool::new(false),
             changed: Notify::new(),
+            queued: Notify::new(),
+            wanted: Mutex::default(),
             clock: Mutex::default(),
             losses: broadcast::Sender::new(LOSSES_KEPT),
             echoes: watch::Sender::new(0),
@@ -128,8 +144,27 @@ impl Board {
         self.look_by(Instant::now());
     }
 
+    /// Asks to be told for a while, though nobody waits.
+    pub(crate) fn want(&self, lasts: Duration) {
+        *lock(&self.wanted) = Some(Instant::now() + lasts);
+        self.queued.notify_one();
+    }
+
+    /// Whether there is anything that the process would want to be told.
+    pub(crate) fn wants_to_be_told(&self) -> bool {
+        let wants = |entry: &Entry| match entry {
+            Entry::Attempt(attempt) => attempt.place.is_some(),
+            Entry::Held(_, since) => since.elapsed() > HELD_LONG,
+        };
+        lock(&self.wanted).is_some_and(|until| Instant::now() < until) || lock(&self.entries).values().any(wants)
+    }
+
+    pub(crate) fn is_being_told(&self) -> bool {
+        self.told.load(Ordering::Relaxed)
+    }
+
     fn interval(&self) -> Duration {
-        if self.told.load(Ordering::Relaxed) { LOOK_AGAIN } else { LOOK_UNTOLD }
+        if self.is_being_told() { LOOK_AGAIN } else { LOOK_UNTOLD }
     }
 
     /// Expects news of an attempt from now on.
@@ -140,23 +175,23 @@ impl Board {
         Expected { board: self, id, told, kept: false }
     }
 
-    /// Whether `id` is a lease of this process, which forgets it; and its path, where it has one alone.
-    pub(crate) fn take(&self, id: LeaseId) -> Option<Option<String>> {
+    /// What `id` is to this process, which forgets it where it is a lease.
+    pub(crate) fn take(&self, id: LeaseId) -> Known {
         let mut entries = lock(&self.entries);
         match entries.remove(&id) {
-            Some(Entry::Held(path)) => Some(path),
+            Some(Entry::Held(path, _)) => Known::Held(path),
             Some(attempt @ Entry::Attempt(_)) => {
                 entries.insert(id, attempt);
-                None
+                Known::Other
             }
-            None => None,
+            None => Known::Other,
         }
     }
 
     /// A lease that was lost needs no release.
     pub(crate) fn forget(&self, id: LeaseId) {
         let mut entries = lock(&self.entries);
-        if matches!(entries.get(&id), Some(Entry::Held(_))) {
+        if matches!(entries.get(&id), Some(Entry::Held(..))) {
             entries.remove(&id);
         }
     }
@@ -227,7 +262,7 @@ impl Board {
     /// Who is to be looked after now, by context, each with its first path: of those who want the same the one who was
     /// looked after longest ago; all of them where news may have been missed.
     pub(crate) fn round(&self) -> HashMap<ContextName, Vec<(LeaseId, String)>> {
-        let all = self.all.swap(false, Ordering::Relaxed) || !self.told.load(Ordering::Relaxed);
+        let all = self.all.swap(false, Ordering::Relaxed) || !self.is_being_told();
         *lock(&self.due) = None;
         let entries = lock(&self.entries);
         let mut first: HashMap<(&ContextName, &[Claim]), (Instant, LeaseId)> = HashMap::new();
@@ -279,6 +314,7 @@ impl Expected<'_> {
     pub(crate) fn queues(&self, request: &LockRequest, asked: Instant, next: Option<Duration>) {
         let (context, wants) = (request.context.clone(), Arc::clone(request.claims()));
         self.with(|attempt| attempt.place = Some(Place { context, wants, waiting_at: asked }));
+        self.board.queued.notify_one();
         self.board.look_again(next);
     }
 
@@ -300,7 +336,7 @@ impl Expected<'_> {
     /// It is a lease of this process.
     pub(crate) fn becomes_held(mut self, path: Option<String>) {
         self.kept = true;
-        lock(&self.board.entries).insert(self.id, Entry::Held(path));
+        lock(&self.board.entries).insert(self.id, Entry::Held(path, Instant::now()));
     }
 }
 

@@ -211,12 +211,16 @@ pub(crate) async fn wake_ups(link: &Link, shared: &Shared, deadline: Deadline) -
         return Ok(Finding::new(subject, Severity::Note, "none: a waiter asks again every 20 ms", remedy));
     }
     let mut echoes = shared.board.echoes();
+    shared.board.want(HEARD * 2);
+    let until = deadline.min(Deadline::after(HEARD));
+    while !shared.board.is_being_told() && !until.has_passed() {
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
     let (channel, number) = (shared.channel(), rand::random::<u32>());
     let begun = Instant::now();
     let tell = "SELECT pg_notify($1, $2), pg_notification_queue_usage()";
     let rows = link.rows(Repeat::Safe, deadline, tell, &[&channel, &format!("T {number}")]).await?;
     let heard = echoes.wait_for(|last| *last == u64::from(number));
-    let until = deadline.min(Deadline::after(HEARD));
     if !matches!(tokio::time::timeout_at(until.instant(), heard).await, Ok(Ok(_))) {
         let found = format!("nothing was heard within {HEARD:?}: waiters look by themselves");
         let remedy = "see whether the connection that listens was cut, and what is between this process and the server";

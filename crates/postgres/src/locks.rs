@@ -14,7 +14,7 @@ use tokio::sync::broadcast;
 use tokio::time::Instant;
 use tokio_postgres::types::ToSql;
 
-use crate::board::{Board, Expected, News};
+use crate::board::{Board, Expected, Known, News};
 use crate::examine::What;
 use crate::link::{Link, Links, Repeat};
 use crate::lock_rows::{Answer, AnswerRow, LockStatements, Reader, RequestRow, micros, path_of};
@@ -142,14 +142,16 @@ impl PostgresLocks {
         &self,
         context: &ContextName,
         lease: LeaseId,
-        held: Option<Option<String>>,
+        known: Known,
         revoked: Option<(&AgentName, &str)>,
         deadline: Deadline,
     ) -> Result<Release, EngineError> {
         let (lane, id) = (self.shared.names.lock_lane(context), &lease.as_bytes()[..]);
         // Its asker, here or elsewhere, must not bring an attempt back; what is known to be held does not come again.
-        let remember = held.is_none();
-        let path = held.flatten();
+        let (path, remember) = match known {
+            Known::Held(path) => (path, false),
+            Known::Other => (None, true),
+        };
         let (by, reason) = (revoked.map(|(by, _)| by.as_str()), revoked.map(|(_, reason)| reason.as_bytes()));
         let params: [&(dyn ToSql + Sync); 8] =
             [&lane, &context.as_str(), &id, &path, &self.shared.home, &by, &reason, &remember];
@@ -338,7 +340,7 @@ impl LockService for PostgresLocks {
         reason: &str,
         deadline: Deadline,
     ) -> Result<Release, EngineError> {
-        self.end(context, lease, None, Some((by, reason)), deadline).await
+        self.end(context, lease, Known::Other, Some((by, reason)), deadline).await
     }
 
     fn losses(&self) -> Option<broadcast::Receiver<LeaseId>> {

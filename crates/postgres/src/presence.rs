@@ -1,7 +1,9 @@
-//! The thread that is this process's presence: it listens on the process's channel and looks after its waiters.
+//! The thread that is this process's presence: it listens on the process's channel while there is anything to hear, and
+//! looks after its waiters.
 //!
 //! It has a runtime and connections of its own, so that neither a caller's blocking code nor the end of its runtime
-//! makes the process look dead. Behind a pooler it listens to nobody, and looks more often.
+//! makes the process look dead. A notice wakes every session of the database that listens, whomever it is for: so whoever
+//! neither waits nor holds for long does not listen, and is merely there. Behind a pooler it listens to nobody, and looks more often.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
@@ -25,6 +27,9 @@ const AT_ONCE: usize = 64;
 /// How often what nobody needs any more is forgotten; by a process that lives so long, and by one of many others.
 const SWEEP: Duration = Duration::from_secs(600);
 const SWEEPS_AT_ONCE: f64 = 0.02;
+/// How often it is looked whether there is anything to hear; and how long there is nothing before nobody listens.
+const LOOK: Duration = Duration::from_millis(250);
+const IDLE: Duration = Duration::from_secs(10);
 
 /// What the service and its thread share.
 pub(crate) struct Shared {
@@ -53,7 +58,7 @@ pub(crate) struct Presence {
 }
 
 impl Presence {
-    /// Ready when the channel is listened on.
+    /// Ready when others see the process.
     pub(crate) async fn start(
         options: &PostgresOptions,
         shared: Arc<Shared>,
@@ -94,7 +99,7 @@ impl Drop for Presence {
     }
 }
 
-/// Listens on the process's channel, on one connection after another. The first is reported to `ready`.
+/// Is there, on one connection after another, and listens on the process's channel. The first is reported to `ready`.
 async fn listen(link: &Link, shared: &Arc<Shared>, ready: oneshot::Sender<Result<(), EngineError>>) {
     if !shared.listens() {
         drop(ready.send(Ok(())));
@@ -106,13 +111,13 @@ async fn listen(link: &Link, shared: &Arc<Shared>, ready: oneshot::Sender<Result
         match arrive(link, shared).await {
             Ok((client, mut mover)) => {
                 pauses = Pauses::default();
-                // What was told meanwhile was missed.
-                shared.board.is_told(true);
                 if let Some(ready) = ready.take() {
                     drop(ready.send(Ok(())));
                 }
-                mover.ended().await;
-                drop(client);
+                tokio::select! {
+                    () = mover.ended() => {}
+                    error = hear(&client, shared) => tracing::info!(%error, "the channel cannot be listened on"),
+                }
                 shared.board.is_told(false);
                 tracing::info!(server = %link.subject(), "the connection that listens is gone");
             }
@@ -128,7 +133,36 @@ async fn listen(link: &Link, shared: &Arc<Shared>, ready: oneshot::Sender<Result
     }
 }
 
-/// A connection that listens, known to others as the process's presence.
+/// Listens while there is anything to hear, until that fails.
+async fn hear(client: &Client, shared: &Shared) -> tokio_postgres::Error {
+    let board = &shared.board;
+    let (mut listens, mut last_wanted) = (false, Instant::now());
+    loop {
+        if board.wants_to_be_told() {
+            last_wanted = Instant::now();
+            if !listens {
+                if let Err(error) = client.batch_execute(&format!("LISTEN \"{}\"", shared.channel())).await {
+                    return error;
+                }
+                listens = true;
+                // What was told before was missed.
+                board.is_told(true);
+            }
+        } else if listens && last_wanted.elapsed() > IDLE {
+            board.is_told(false);
+            listens = false;
+            if let Err(error) = client.batch_execute("UNLISTEN *").await {
+                return error;
+            }
+        }
+        tokio::select! {
+            () = board.queued.notified() => {}
+            () = tokio::time::sleep(LOOK) => {}
+        }
+    }
+}
+
+/// A connection that is known to others as the process's presence.
 async fn arrive(link: &Link, shared: &Arc<Shared>) -> Result<(Client, Mover), EngineError> {
     let (hearing, channel) = (Arc::clone(shared), shared.channel());
     let heard = move |message| {
@@ -145,7 +179,6 @@ async fn arrive(link: &Link, shared: &Arc<Shared>) -> Result<(Client, Mover), En
         return Err(EngineError::new(&**link.subject(), TroubleKind::Misconfigured(what), remedy));
     }
     let told = |error| link.told(error);
-    client.batch_execute(&format!("LISTEN \"{}\"", shared.channel())).await.map_err(told)?;
     // The server's clock, by the quickest of a few answers.
     let mut quickest: Option<(Duration, ServerClock)> = None;
     for _ in 0..3 {

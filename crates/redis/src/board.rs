@@ -9,7 +9,8 @@ use tokio::sync::{Notify, broadcast};
 use tokio::time::Instant;
 
 use crate::link::{Live, lock};
-use crate::records::{Fields, State, Tended};
+use crate::records::{State, Tended};
+use crate::turns::Slot;
 
 /// How often a process looks after its waiters by itself, whatever it is told.
 pub(crate) const LOOK_AGAIN: Duration = Duration::from_millis(200);
@@ -36,14 +37,22 @@ pub(crate) enum News {
 enum Entry {
     /// Asked, and perhaps in the queue.
     Attempt(Attempt),
-    /// Its asker has gone; what was asked may be under way on that connection yet.
-    Left(Option<Arc<Live>>),
-    /// A lease that is ours, and what releases it quickly.
-    Held(Option<Fields>),
+    /// Its asker has gone; what was asked may be under way yet.
+    Left(Option<UnderWay>),
+    /// A lease that is ours, and what it covers where that is one claim: what releases it quickly.
+    Held(Option<Arc<[Claim]>>),
+}
+
+/// A question that may not have reached the server yet.
+pub(crate) struct UnderWay {
+    /// What is asked on this connection later comes after it, where it went by itself.
+    pub(crate) live: Arc<Live>,
+    /// Where it went with others: what tells that it has been answered.
+    pub(crate) slot: Option<Arc<Slot>>,
 }
 
 struct Attempt {
-    asked_on: Option<Arc<Live>>,
+    under_way: Option<UnderWay>,
     news: Option<News>,
     /// Its place in the queue, once it has one.
     place: Option<Place>,
@@ -61,9 +70,9 @@ struct Place {
 /// What is known of an id that is to be released.
 pub(crate) enum Known {
     /// A lease that was granted to this process and taken.
-    Held(Option<Fields>),
-    /// An attempt that may be under way on this connection.
-    Left(Option<Arc<Live>>),
+    Held(Option<Arc<[Claim]>>),
+    /// An attempt that may be under way.
+    Left(Option<UnderWay>),
     /// Nothing: another process's, or an attempt that somebody still waits for.
     Other,
 }
@@ -130,7 +139,7 @@ impl Board {
     /// Expects news of an attempt from now on.
     pub(crate) fn expect(&self, id: LeaseId) -> Expected<'_> {
         let told = Arc::new(Notify::new());
-        let attempt = Attempt { asked_on: None, news: None, place: None, told: Arc::clone(&told) };
+        let attempt = Attempt { under_way: None, news: None, place: None, told: Arc::clone(&told) };
         lock(&self.entries).insert(id, Entry::Attempt(attempt));
         Expected { board: self, id, told, kept: false }
     }
@@ -139,8 +148,8 @@ impl Board {
     pub(crate) fn take(&self, id: LeaseId) -> Known {
         let mut entries = lock(&self.entries);
         match entries.remove(&id) {
-            Some(Entry::Held(fields)) => Known::Held(fields),
-            Some(Entry::Left(live)) => Known::Left(live),
+            Some(Entry::Held(claim)) => Known::Held(claim),
+            Some(Entry::Left(under_way)) => Known::Left(under_way),
             Some(attempt @ Entry::Attempt(_)) => {
                 entries.insert(id, attempt);
                 Known::Other
@@ -289,9 +298,9 @@ impl Expected<'_> {
         }
     }
 
-    /// It is asked for on this connection now.
-    pub(crate) fn asks_on(&self, live: &Arc<Live>) {
-        self.with(|attempt| attempt.asked_on = Some(Arc::clone(live)));
+    /// It is asked for now.
+    pub(crate) fn asks(&self, under_way: UnderWay) {
+        self.with(|attempt| attempt.under_way = Some(under_way));
     }
 
     /// It queues since `asked`, and the first lease in its way runs out in `next`.
@@ -299,7 +308,7 @@ impl Expected<'_> {
         let (context, wants) = (request.context.clone(), Arc::clone(request.claims()));
         self.with(|attempt| {
             attempt.place = Some(Place { context, wants, waiting_at: asked });
-            attempt.asked_on = None;
+            attempt.under_way = None;
         });
         let next = next.unwrap_or(LOOK_AGAIN).min(LOOK_AGAIN);
         self.board.look_by(Instant::now() + next.max(Duration::from_millis(1)));
@@ -321,9 +330,9 @@ impl Expected<'_> {
     }
 
     /// It is a lease of this process.
-    pub(crate) fn becomes_held(mut self, fields: Option<Fields>) {
+    pub(crate) fn becomes_held(mut self, claim: Option<Arc<[Claim]>>) {
         self.kept = true;
-        lock(&self.board.entries).insert(self.id, Entry::Held(fields));
+        lock(&self.board.entries).insert(self.id, Entry::Held(claim));
     }
 
     /// There is nothing of it any more.
@@ -338,7 +347,7 @@ impl Drop for Expected<'_> {
         if !self.kept {
             let mut entries = lock(&self.board.entries);
             if let Some(Entry::Attempt(attempt)) = entries.remove(&self.id) {
-                entries.insert(self.id, Entry::Left(attempt.asked_on));
+                entries.insert(self.id, Entry::Left(attempt.under_way));
             }
         }
     }

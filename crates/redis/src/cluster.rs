@@ -16,6 +16,7 @@ use tokio::sync::watch;
 
 use crate::board::ServerClock;
 use crate::hosts::Host;
+use crate::keys::Keys;
 use crate::link::{Failed, Link, Links, Live, Pause, lock};
 use crate::options::RedisOptions;
 use crate::trouble;
@@ -114,6 +115,7 @@ fn read(text: &str, asked: &Host, by_name: bool) -> Told {
 /// A cluster, for all runtimes of this process.
 pub(crate) struct Cluster {
     options: Arc<RedisOptions>,
+    keys: Arc<Keys>,
     map: Mutex<Map>,
     links: Mutex<HashMap<Host, Arc<Links>>>,
     clocks: Mutex<HashMap<Host, ServerClock>>,
@@ -127,10 +129,11 @@ fn slot_of(context: &ContextName) -> u16 {
 }
 
 impl Cluster {
-    pub(crate) fn new(options: Arc<RedisOptions>, hosts: &[Host]) -> Self {
+    pub(crate) fn new(options: Arc<RedisOptions>, keys: Arc<Keys>, hosts: &[Host]) -> Self {
         let map = Map { known: hosts.to_vec(), ..Map::default() };
         Self {
             options,
+            keys,
             map: Mutex::new(map),
             links: Mutex::default(),
             clocks: Mutex::default(),
@@ -152,7 +155,7 @@ impl Cluster {
     /// One node's connections.
     pub(crate) fn links(&self, host: &Host) -> Arc<Links> {
         let mut links = lock(&self.links);
-        let new = || Arc::new(Links::new(Arc::new(self.options.at(host))));
+        let new = || Arc::new(Links::new(Arc::new(self.options.at(host)), Arc::clone(&self.keys)));
         Arc::clone(links.entry(host.clone()).or_insert_with(new))
     }
 
@@ -164,7 +167,7 @@ impl Cluster {
 
     /// A connection to one node that nobody else uses.
     pub(crate) fn link_of_its_own(&self, host: &Host) -> Result<Link, EngineError> {
-        Link::new(Arc::new(self.options.at(host)))
+        Link::new(Arc::new(self.options.at(host)), Arc::clone(&self.keys))
     }
 
     pub(crate) fn unreachable(&self) -> EngineError {
@@ -214,6 +217,8 @@ impl Cluster {
         let mut map = lock(&self.map);
         let mut epochs = vec![0; SLOTS];
         (map.masters, map.slots) = (Vec::new(), vec![None; SLOTS]);
+        // Nodes that nobody knows any more are not asked for ever.
+        map.known = self.options.cluster_hosts().unwrap_or_default().to_vec();
         for Told { claims, others } in told {
             for Claim { host, epoch, ranges } in claims {
                 for (from, to) in ranges {
@@ -261,15 +266,15 @@ impl Cluster {
 
     /// Runs what `ask` asks on the node that serves the context, on another where it has moved or failed over, until
     /// `deadline`. `ask` is told whether an earlier attempt may have happened.
-    pub(crate) async fn call<'a, F, A>(
+    pub(crate) async fn call<'a, T, F, A>(
         &self,
         context: &ContextName,
         deadline: Deadline,
         mut ask: F,
-    ) -> Result<Value, EngineError>
+    ) -> Result<T, EngineError>
     where
         F: FnMut(Arc<Live>, bool) -> A,
-        A: Future<Output = Result<Value, RedisError>> + 'a,
+        A: Future<Output = Result<T, RedisError>> + 'a,
     {
         let slot = slot_of(context);
         let (mut pause, mut again, mut hops) = (Pause::new(), false, 0);
@@ -339,16 +344,16 @@ impl Cluster {
     }
 }
 
-async fn one_try<'a, F, A>(
+async fn one_try<'a, T, F, A>(
     link: &Link,
     asking: bool,
     again: bool,
     deadline: Deadline,
     ask: &mut F,
-) -> Result<Value, Failed>
+) -> Result<T, Failed>
 where
     F: FnMut(Arc<Live>, bool) -> A,
-    A: Future<Output = Result<Value, RedisError>> + 'a,
+    A: Future<Output = Result<T, RedisError>> + 'a,
 {
     let live = link.live(deadline.min(Deadline::after(ONE_NODE))).await.map_err(Failed::NoConnection)?;
     let asked = if asking { Arc::new(live.asking()) } else { Arc::clone(&live) };
@@ -393,7 +398,8 @@ mod tests {
         let new = "b :1@2,node-b,shard-id=x myself,master - 0 0 7 connected 0-99\n\
                    a 10.0.0.1:1@2,,x=y master,fail - 0 0 1 disconnected 100";
         let options = Arc::new(RedisOptions::parse("redis+cluster://n1:1").unwrap());
-        let cluster = Cluster::new(options, &[asked.clone()]);
+        let keys = Arc::new(Keys::new(&options));
+        let cluster = Cluster::new(options, keys, std::slice::from_ref(&asked));
         cluster.merge(vec![read(old, &asked, false), read(new, &asked, false)]);
         let map = lock(&cluster.map);
         assert_eq!(map.host(5).unwrap().to_string(), "n1:1");

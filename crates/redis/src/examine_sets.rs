@@ -8,6 +8,7 @@ use redis::{FromRedisValue, InfoDict};
 
 use crate::cluster::{Cluster, once};
 use crate::examine;
+use crate::link::Link;
 use crate::options::{RedisOptions, Sentinels};
 use crate::redlock::Node;
 use crate::sentinel;
@@ -67,6 +68,12 @@ pub(crate) async fn sentinels(options: &RedisOptions, sentinels: &Sentinels) -> 
     findings
 }
 
+/// What is true of one server of several: one that is away must not take the time that the others need.
+async fn one(link: &Link, deadline: Deadline) -> Result<Vec<Finding>, EngineError> {
+    link.connect_once().await?;
+    examine::one(link, deadline).await
+}
+
 /// Whether a grant outlasts a failover.
 pub(crate) fn min_replicas(options: &RedisOptions, info: &InfoDict) -> Option<Finding> {
     let (wanted, there) = (options.min_replicas(), info.get::<u32>("connected_slaves").unwrap_or(0));
@@ -124,7 +131,7 @@ pub(crate) async fn cluster(
     for host in masters {
         let link = cluster.links(&host).here()?;
         let of_node = |finding: Finding| Finding { subject: format!("{host} {}", finding.subject), ..finding };
-        match examine::one(&link, deadline).await {
+        match one(&link, deadline).await {
             Ok(all) => {
                 // What is well is said of the server and of its settings as a whole.
                 let worth_saying =
@@ -156,7 +163,7 @@ pub(crate) async fn nodes(nodes: &[Arc<Node>], deadline: Deadline) -> Result<Vec
         let host = &node.host;
         let of_node = |finding: Finding| Finding { subject: format!("{host} {}", finding.subject), ..finding };
         let link = node.links.here()?;
-        match examine::one(&link, deadline).await {
+        match one(&link, deadline).await {
             Ok(all) => {
                 answering += 1;
                 let run = link.live(deadline).await?.info.get::<String>("run_id").unwrap_or_default();
@@ -192,7 +199,7 @@ pub(crate) async fn nodes(nodes: &[Arc<Node>], deadline: Deadline) -> Result<Vec
         Finding::new("nodes", Severity::Danger, found, remedy)
     } else if answering == majority {
         Finding::new("nodes", Severity::Warning, found, "bring the others back: not one more may fail")
-    } else if nodes.len() % 2 == 0 {
+    } else if nodes.len().is_multiple_of(2) {
         let remedy = "an odd number outlives as many failures with one node less";
         Finding::new("nodes", Severity::Note, found, remedy)
     } else {

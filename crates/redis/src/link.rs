@@ -12,8 +12,10 @@ use tokio::runtime;
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::time::Instant;
 
+use crate::keys::Keys;
 use crate::options::RedisOptions;
 use crate::scripts::Script;
+use crate::turns::Turns;
 use crate::{sentinel, trouble};
 
 /// The oldest server whose scripts can do what ours do.
@@ -43,6 +45,9 @@ pub(crate) struct Live {
     /// The server has become another one behind this connection.
     is_stale: AtomicBool,
     replicated: Replicated,
+    pub(crate) keys: Arc<Keys>,
+    /// What goes to it together.
+    pub(crate) turns: Turns,
 }
 
 /// Those who wait for replicas at the same time wait together: each such wait holds up its connection.
@@ -77,7 +82,8 @@ impl Live {
     pub(crate) fn asking(&self) -> Self {
         let (connection, run, info) = (self.connection.clone(), self.run.clone(), self.info.clone());
         let (is_stale, replicated) = (AtomicBool::default(), Replicated::default());
-        Self { connection, run, info, number: self.number, asking: true, is_stale, replicated }
+        let (keys, turns) = (Arc::clone(&self.keys), Turns::default());
+        Self { connection, run, info, number: self.number, asking: true, is_stale, replicated, keys, turns }
     }
 
     /// How many replicas have all that was answered on this connection, asked within `patience`.
@@ -115,9 +121,14 @@ impl Live {
 
     /// Runs a script by its hash, and sends its text where the server does not know it.
     pub(crate) async fn run(&self, script: &Script, keys: &[String], args: &[&[u8]]) -> Result<Value, RedisError> {
-        match self.query(&script.command(true, keys, args)).await {
+        self.known_or_not(|by_hash| script.command(by_hash, keys, args)).await
+    }
+
+    /// Sends what names a script by its hash, and again with its text where the server does not know it.
+    pub(crate) async fn known_or_not(&self, command: impl Fn(bool) -> Cmd) -> Result<Value, RedisError> {
+        match self.query(&command(true)).await {
             Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::NoScript) => {
-                self.query(&script.command(false, keys, args)).await
+                self.query(&command(false)).await
             }
             outcome => outcome,
         }
@@ -136,6 +147,7 @@ pub(crate) enum Failed {
 /// A way to the server: at most one connection at a time.
 pub(crate) struct Link {
     options: Arc<RedisOptions>,
+    keys: Arc<Keys>,
     /// None where Sentinels are asked for the server.
     client: Option<Client>,
     state: Mutex<State>,
@@ -149,9 +161,9 @@ struct State {
 }
 
 impl Link {
-    pub(crate) fn new(options: Arc<RedisOptions>) -> Result<Self, EngineError> {
+    pub(crate) fn new(options: Arc<RedisOptions>, keys: Arc<Keys>) -> Result<Self, EngineError> {
         let client = if options.sentinels().is_some() { None } else { Some(options.client()?) };
-        Ok(Self { options, client, state: Mutex::default(), connecting: tokio::sync::Mutex::default() })
+        Ok(Self { options, keys, client, state: Mutex::default(), connecting: tokio::sync::Mutex::default() })
     }
 
     /// Connects once, and makes sure that the server can do what is needed.
@@ -181,7 +193,8 @@ impl Link {
         let mut state = lock(&self.state);
         state.made += 1;
         let (number, is_stale, replicated) = (state.made, AtomicBool::default(), Replicated::default());
-        let live = Arc::new(Live { connection, run, info, number, asking: false, is_stale, replicated });
+        let (keys, turns) = (Arc::clone(&self.keys), Turns::default());
+        let live = Arc::new(Live { connection, run, info, number, asking: false, is_stale, replicated, keys, turns });
         state.live = Some(Arc::clone(&live));
         Ok(live)
     }
@@ -237,10 +250,10 @@ impl Link {
 
     /// Runs what `ask` asks on a connection, again on another where one breaks, until `deadline`. `ask` is told
     /// whether an earlier attempt may have happened.
-    pub(crate) async fn call<'a, F, A>(&self, deadline: Deadline, mut ask: F) -> Result<Value, EngineError>
+    pub(crate) async fn call<'a, T, F, A>(&self, deadline: Deadline, mut ask: F) -> Result<T, EngineError>
     where
         F: FnMut(Arc<Live>, bool) -> A,
-        A: Future<Output = Result<Value, RedisError>> + 'a,
+        A: Future<Output = Result<T, RedisError>> + 'a,
     {
         let mut pause = Pause::new();
         let mut again = false;
@@ -269,9 +282,9 @@ impl Link {
 
     /// Waits for one answer on a connection, which is given up where it breaks, hangs, or leads to a server that is
     /// not the primary any more.
-    pub(crate) async fn attempt<A>(&self, live: &Live, asked: A, deadline: Deadline) -> Result<Value, Failed>
+    pub(crate) async fn attempt<T, A>(&self, live: &Live, asked: A, deadline: Deadline) -> Result<T, Failed>
     where
-        A: Future<Output = Result<Value, RedisError>>,
+        A: Future<Output = Result<T, RedisError>>,
     {
         let began = Instant::now();
         let fails_over = self.options.fails_over();
@@ -351,24 +364,25 @@ impl Pause {
 /// what runs on one runtime does not wait for another.
 pub(crate) struct Links {
     options: Arc<RedisOptions>,
-    links: Mutex<HashMap<runtime::Id, Arc<Link>>>,
+    keys: Arc<Keys>,
+    by_runtime: Mutex<HashMap<runtime::Id, Arc<Link>>>,
 }
 
 impl Links {
-    pub(crate) fn new(options: Arc<RedisOptions>) -> Self {
-        Self { options, links: Mutex::default() }
+    pub(crate) fn new(options: Arc<RedisOptions>, keys: Arc<Keys>) -> Self {
+        Self { options, keys, by_runtime: Mutex::default() }
     }
 
     pub(crate) fn here(&self) -> Result<Arc<Link>, EngineError> {
         let id = runtime::Handle::current().id();
-        let mut links = lock(&self.links);
+        let mut links = lock(&self.by_runtime);
         if let Some(link) = links.get(&id) {
             return Ok(Arc::clone(link));
         }
         if links.len() >= LINKS_KEPT {
             links.clear();
         }
-        let link = Arc::new(Link::new(Arc::clone(&self.options))?);
+        let link = Arc::new(Link::new(Arc::clone(&self.options), Arc::clone(&self.keys))?);
         links.insert(id, Arc::clone(&link));
         Ok(link)
     }

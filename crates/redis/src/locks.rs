@@ -7,21 +7,22 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use mutext_contract::{
-    Acquisition, AgentName, Blocked, ContextName, DeadHolder, Deadline, Effect, EngineError, EpochSource, ExpiryClock,
-    Fairness, FencingToken, Finding, Grant, Lease, LeaseId, LockCapabilities, LockRequest, LockService, LockTable,
-    Release, Renewal, TroubleKind, Ttl, Waiting,
+    Acquisition, AgentName, Blocked, Claim, ContextName, DeadHolder, Deadline, Effect, EngineError, EpochSource,
+    ExpiryClock, Fairness, FencingToken, Finding, Grant, Lease, LeaseId, LockCapabilities, LockRequest, LockService,
+    LockTable, Release, Renewal, TroubleKind, Ttl, Waiting,
 };
 use redis::{RedisError, Value};
 use tokio::sync::broadcast;
 use tokio::time::Instant;
 
-use crate::board::{Board, Expected, Known, News};
+use crate::board::{Board, Expected, Known, News, UnderWay};
 use crate::keys::Keys;
 use crate::link::Live;
 use crate::options::RedisOptions;
 use crate::presence::{self, Presence};
-use crate::records::{Answer, Fields, Reader, info};
+use crate::records::{Answer, Reader, info};
 use crate::scripts;
+use crate::turns::{Turn, Wish};
 use crate::ways::{Servers, Way};
 use crate::{examine, examine_sets};
 
@@ -31,6 +32,8 @@ const PATIENCE: Duration = Duration::from_secs(1);
 const CONFIRM: Duration = Duration::from_secs(2);
 /// A waiter leaves the queue by itself at its deadline; others remove it so much later, in case it died.
 const OVERDUE: Duration = Duration::from_millis(100);
+/// How long a request may queue is told in multiples of so many milliseconds: many requests then say the same.
+const COARSE: u128 = 50;
 
 /// Replicas are waited for no longer, and no longer than half a TTL.
 const REPLICATE: Duration = Duration::from_secs(1);
@@ -65,7 +68,7 @@ impl RedisLocks {
         let options = Arc::new(options);
         let keys = Arc::new(Keys::new(&options));
         let board = Arc::new(Board::new());
-        let servers = Servers::new(&options);
+        let servers = Servers::new(&options, &keys);
         let presence =
             presence::start(&options, servers.cluster(), Arc::clone(&board), Arc::clone(&keys), deadline).await?;
         Ok(Self { options, servers, keys, board, epochs, minting: tokio::sync::Mutex::default(), _presence: presence })
@@ -85,30 +88,21 @@ impl RedisLocks {
         expected: &Expected<'_>,
     ) -> Result<Answer, EngineError> {
         let wait = deadline.remaining();
-        let wait = if wait.is_zero() { 0 } else { (wait + OVERDUE).as_millis() };
-        let wait = wait.to_string();
+        let wait = if wait.is_zero() { 0 } else { (wait + OVERDUE).as_millis().next_multiple_of(COARSE) };
+        let until = at_least(deadline);
         let ask = |live: Arc<Live>, again: bool| {
-            expected.asks_on(&live);
-            let wait = &wait;
+            let asked = live.ask(asker.turn(first && !again, wait), until);
+            expected.asks(UnderWay { live: Arc::clone(&live), slot: asked.slot() });
             async move {
-                let is_first = first && !again;
-                let fields = asker.fields.as_ref().filter(|_| is_first && !asker.replaces);
-                let mode = fields.map_or("", |fields| fields.mode);
-                let words = [&*live.run, &asker.id, &asker.ttl, &asker.about, mode, wait];
-                let mut args: Vec<&[u8]> = Vec::with_capacity(words.len() + 8);
-                args.extend(words.iter().map(|word| word.as_bytes()));
-                args.extend(fields.iter().flat_map(|fields| &fields.fields).map(String::as_bytes));
-                // What is remembered of its end matters to a second look only.
-                let keys = if is_first { &asker.keys[..2] } else { &asker.keys[..] };
-                let value = live.run(&scripts::ACQUIRE, keys, &args).await?;
-                if Reader::is_granted(&value) {
+                let reply = asked.answer().await?;
+                if Reader::is_granted(&reply.value) {
                     self.replicate(&live, &asker.replicas, request.ttl).await?;
                 }
-                Ok(value)
+                Ok(reply)
             }
         };
-        let value = self.servers.way()?.call(&request.context, at_least(deadline), ask).await?;
-        let answer = self.reader().answer(value)?;
+        let reply = self.servers.way()?.call(&request.context, until, ask).await?;
+        let answer = self.reader().reply(reply)?;
         if matches!(answer, Answer::Granted { .. }) {
             self.check_replicas(&asker.replicas)?;
         }
@@ -134,9 +128,11 @@ impl RedisLocks {
     }
 
     /// Leaves the queue: the answer is a grant that came at the last moment, or what was in the way.
-    async fn leave(&self, context: &ContextName, asker: &Asker) -> Result<Answer, EngineError> {
-        let deadline = at_least(Deadline::now());
-        let value = self.simple(context, &scripts::LEAVE, &asker.keys, &[asker.id.as_bytes()], deadline).await?;
+    async fn leave(&self, request: &LockRequest) -> Result<Answer, EngineError> {
+        let keys = [self.keys.table(&request.context), self.keys.queue(&request.context)];
+        let id = request.lease.to_string();
+        let value =
+            self.simple(&request.context, &scripts::LEAVE, &keys, &[id.as_bytes()], at_least(Deadline::now())).await?;
         self.reader().answer(value)
     }
 
@@ -221,24 +217,32 @@ impl RedisLocks {
         ending: Ending,
         deadline: Deadline,
     ) -> Result<Release, EngineError> {
-        let (keys, id) = (self.keys_of(context, id), id.to_string());
-        let mut args = vec![id.as_bytes(), ending.remembered.as_bytes(), ending.told.as_bytes()];
-        if let Some(fields) = &ending.fields {
-            args.push(fields.mode.as_bytes());
-            args.extend(fields.for_release().map(String::as_bytes));
-        }
-        if let Some(live) = ending.asked_on {
+        let turn = Turn {
+            context: context.clone(),
+            id,
+            wish: Wish::Release { told: ending.told },
+            claim: ending.claim,
+            ended: !ending.remembered.is_empty(),
+            text: ending.remembered.into(),
+        };
+        let until = at_least(deadline);
+        if let Some(UnderWay { live, slot }) = ending.under_way {
+            // Where another server may take its place, it may have gone without a word.
+            let until = if self.options.fails_over() { until.min(Deadline::after(PATIENCE)) } else { until };
+            if let Some(slot) = slot {
+                // It went with others, and may yet be sent after what is asked now.
+                let _ = tokio::time::timeout_at(until.instant(), slot.settled()).await;
+            }
             // What was asked on that connection comes before what follows on it. Where it is gone, so is the question,
             // or it was answered.
-            let mut all = vec![live.run.as_bytes()];
-            all.extend(&args);
-            let ended = tokio::time::timeout_at(at_least(deadline).instant(), live.run(&scripts::RELEASE, &keys, &all));
-            if let Ok(Ok(value)) = ended.await {
-                return self.released(value);
+            let ended = tokio::time::timeout_at(until.instant(), live.ask(turn.clone(), until).answer());
+            if let Ok(Ok(reply)) = ended.await {
+                return self.released(reply.value);
             }
         }
-        let value = self.simple(context, &scripts::RELEASE, &keys, &args, deadline).await?;
-        self.released(value)
+        let ask = |live: Arc<Live>, _| live.ask(turn.clone(), until).answer();
+        let reply = self.servers.way()?.call(context, until, ask).await?;
+        self.released(reply.value)
     }
 
     /// What became of the lease that was to be replaced.
@@ -288,23 +292,38 @@ impl RedisLocks {
         if let Some(replaced) = request.replaces {
             self.board.forget(replaced);
         }
-        expected.becomes_held(asker.fields);
+        expected.becomes_held(asker.claim);
         Ok(Acquisition::Granted(Grant { lease, queued, handed_over_after }))
     }
 }
 
 /// An attempt, as the scripts want it.
 struct Asker {
-    id: String,
-    ttl: String,
+    context: ContextName,
+    id: LeaseId,
+    ttl: u128,
     /// Its process, and what it is about.
-    about: String,
-    keys: [String; 3],
-    fields: Option<Fields>,
-    /// Whether it is to take the place of another, which the first steps know nothing of.
+    about: Arc<str>,
+    /// What it is about, where that is one claim.
+    claim: Option<Arc<[Claim]>>,
+    /// Whether it is to take the place of another, which the short way knows nothing of.
     replaces: bool,
     /// How many replicas have its grant.
     replicas: AtomicU32,
+}
+
+impl Asker {
+    fn turn(&self, is_first: bool, wait: u128) -> Turn {
+        Turn {
+            context: self.context.clone(),
+            id: self.id,
+            wish: Wish::Acquire { ttl: self.ttl, wait },
+            claim: self.claim.clone().filter(|_| is_first && !self.replaces),
+            text: Arc::clone(&self.about),
+            // What is remembered of its end matters to a second look only.
+            ended: !is_first,
+        }
+    }
 }
 
 /// How a lease or an attempt is ended.
@@ -312,11 +331,12 @@ struct Asker {
 struct Ending {
     /// What is remembered of it; nothing where its holder ends it.
     remembered: String,
-    /// `L` where its holder is to be told.
-    told: &'static str,
-    fields: Option<Fields>,
-    /// Where it may be under way.
-    asked_on: Option<Arc<Live>>,
+    /// Whether its holder is to be told.
+    told: bool,
+    /// What it covers, where that is known and one claim.
+    claim: Option<Arc<[Claim]>>,
+    /// The question that it ends, which may be on its way.
+    under_way: Option<UnderWay>,
 }
 
 /// A grant, as far as the answer tells.
@@ -358,11 +378,11 @@ impl LockService for RedisLocks {
 
     async fn acquire(&self, request: &LockRequest, deadline: Deadline) -> Result<Acquisition, EngineError> {
         let asker = Asker {
-            id: request.lease.to_string(),
-            ttl: request.ttl.get().as_millis().to_string(),
-            about: format!("{} {}", self.keys.home(), info(request)),
-            keys: self.keys_of(&request.context, request.lease),
-            fields: Fields::of(request),
+            context: request.context.clone(),
+            id: request.lease,
+            ttl: request.ttl.get().as_millis(),
+            about: format!("{} {}", self.keys.home(), info(request)).into(),
+            claim: Some(request.claims()).filter(|claims| claims.len() == 1).cloned(),
             replaces: request.replaces.is_some(),
             replicas: AtomicU32::new(0),
         };
@@ -426,7 +446,7 @@ impl LockService for RedisLocks {
                     return Ok(Acquisition::TimedOut(Blocked::default()));
                 }
                 Ok(News::AskAgain) => {}
-                Err(_) => match self.leave(&request.context, &asker).await? {
+                Err(_) => match self.leave(request).await? {
                     Answer::Granted { epoch, count } => {
                         let (pushed, handed_over_after) = (true, None);
                         let number = (epoch, count);
@@ -458,10 +478,10 @@ impl LockService for RedisLocks {
 
     async fn release(&self, context: &ContextName, lease: LeaseId, deadline: Deadline) -> Result<Release, EngineError> {
         match self.board.take(lease) {
-            Known::Held(fields) => self.end(context, lease, Ending { fields, ..Ending::default() }, deadline).await,
+            Known::Held(claim) => self.end(context, lease, Ending { claim, ..Ending::default() }, deadline).await,
             // Its asker, here or elsewhere, must not take a missing entry for a lost turn.
-            Known::Left(asked_on) => {
-                let ending = Ending { remembered: RELEASED.to_owned(), asked_on, ..Ending::default() };
+            Known::Left(under_way) => {
+                let ending = Ending { remembered: RELEASED.to_owned(), under_way, ..Ending::default() };
                 self.end(context, lease, ending, deadline).await
             }
             Known::Other => {
@@ -488,7 +508,7 @@ impl LockService for RedisLocks {
     ) -> Result<Release, EngineError> {
         // Two strings: nothing of it can fail.
         let remembered = serde_json::to_string(&(by.as_str(), reason)).unwrap_or_default();
-        let ending = Ending { remembered, told: "L", ..Ending::default() };
+        let ending = Ending { remembered, told: true, ..Ending::default() };
         self.end(context, lease, ending, deadline).await
     }
 

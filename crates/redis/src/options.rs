@@ -185,7 +185,7 @@ impl RedisOptions {
                 "tls_key" => options.tls_key = Some(PathBuf::from(&*value)),
                 "connect_timeout" => options.connect_timeout = seconds(&value)?,
                 "min_replicas" if matches!(options.set, Set::Sentinel(_) | Set::Cluster(_)) => {
-                    options.min_replicas = replicas(&value)?
+                    options.min_replicas = replicas(&value)?;
                 }
                 "sentinel_user" | "sentinel_password" => {
                     let Set::Sentinel(sentinels) = &mut options.set else {

@@ -93,7 +93,7 @@ pub(crate) async fn start(
         return Presence::start(&subject, deadline, work).await;
     }
     // It is listened to and asked on the same connection.
-    let link = Arc::new(Link::new(Arc::clone(options))?);
+    let link = Arc::new(Link::new(Arc::clone(options), Arc::clone(&keys))?);
     let work = move |ready| async move {
         let way = Way::One(Arc::clone(&link));
         let ear = Ear { board: Arc::clone(&board), keys: Arc::clone(&keys), node: None };

@@ -11,6 +11,8 @@ use mutext_contract::{
 use redis::{FromRedisValue, Value};
 use serde::{Deserialize, Serialize};
 
+use crate::turns::Reply;
+
 /// What a lease or an attempt is about; scripts read its claims, and carry the rest along.
 #[derive(Serialize, Deserialize)]
 struct Info {
@@ -26,11 +28,11 @@ struct Info {
 }
 
 /// A path as scripts know it: empty for the whole context.
-fn path_of(resource: &Resource) -> &str {
+pub(crate) fn path_of(resource: &Resource) -> &str {
     if *resource == Resource::root() { "" } else { resource.as_str() }
 }
 
-const fn letter(mode: Mode) -> char {
+pub(crate) const fn letter(mode: Mode) -> char {
     match mode {
         Mode::Exclusive => 'X',
         Mode::Shared => 'S',
@@ -49,35 +51,6 @@ pub(crate) fn info(request: &LockRequest) -> String {
     };
     // Strings and characters alone: nothing of it can fail.
     serde_json::to_string(&info).unwrap_or_default()
-}
-
-/// What the first steps of acquire and release need for a request of one claim: its mode; who holds its path, how much
-/// is held below it, who holds the whole context; and who holds and how much is held below each path between.
-#[derive(Debug, Clone)]
-pub(crate) struct Fields {
-    pub(crate) mode: &'static str,
-    pub(crate) fields: Vec<String>,
-}
-
-impl Fields {
-    pub(crate) fn of(request: &LockRequest) -> Option<Self> {
-        let [claim] = &**request.claims() else { return None };
-        let path = path_of(&claim.resource);
-        if path.is_empty() {
-            // Whoever wants the whole context has everything to look at.
-            return None;
-        }
-        let mut fields = vec![format!("h/{path}"), format!("b/{path}"), "h/".to_owned()];
-        for (at, _) in path.match_indices('/') {
-            fields.extend([format!("h/{}", &path[..at]), format!("b/{}", &path[..at])]);
-        }
-        Some(Self { mode: if claim.mode == Mode::Exclusive { "X" } else { "S" }, fields })
-    }
-
-    /// The field of its own path and the counts of those above it.
-    pub(crate) fn for_release(&self) -> impl Iterator<Item = &String> {
-        self.fields.first().into_iter().chain(self.fields.iter().skip(4).step_by(2))
-    }
 }
 
 /// How a script answered an attempt.
@@ -136,7 +109,7 @@ impl Reader<'_> {
     /// Whether an attempt was granted.
     pub(crate) fn is_granted(value: &Value) -> bool {
         match value {
-            Value::BulkString(_) => true,
+            Value::Int(_) | Value::BulkString(_) => true,
             Value::Array(parts) => matches!(parts.first(), Some(Value::Int(1))),
             _ => false,
         }
@@ -147,13 +120,15 @@ impl Reader<'_> {
         matches!(value, Value::Array(parts) if matches!(parts.first(), Some(Value::Int(1))))
     }
 
+    /// What became of an attempt: the count of a grant by the short way, or a list.
+    pub(crate) fn reply(&self, reply: Reply) -> Result<Answer, EngineError> {
+        let Value::Int(count) = reply.value else { return self.answer(reply.value) };
+        let number = reply.epoch.and_then(|epoch| Some((epoch, u64::try_from(count).ok()?)));
+        let (epoch, count) = number.ok_or_else(|| self.unreadable("an answer"))?;
+        Ok(Answer::Granted { epoch, count })
+    }
+
     pub(crate) fn answer(&self, value: Value) -> Result<Answer, EngineError> {
-        if let Value::BulkString(text) = &value {
-            let number = std::str::from_utf8(text).ok().and_then(|text| text.split_once(' '));
-            let number = number.and_then(|(epoch, count)| Some((epoch.parse().ok()?, count.parse().ok()?)));
-            let (epoch, count) = number.ok_or_else(|| self.unreadable("an answer"))?;
-            return Ok(Answer::Granted { epoch, count });
-        }
         let mut parts = self.read::<Vec<Value>>(value)?.into_iter();
         let mut next = || parts.next().ok_or_else(|| self.unreadable("an answer"));
         Ok(match self.read::<u8>(next()?)? {

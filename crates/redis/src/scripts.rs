@@ -18,11 +18,11 @@ impl Script {
         Self { text, hash }
     }
 
-    pub(crate) fn command(&self, by_hash: bool, keys: &[String], args: &[&[u8]]) -> Cmd {
+    /// The script with its keys, and room for so many words of so many bytes.
+    pub(crate) fn start(&self, by_hash: bool, keys: &[String], words: usize, bytes: usize) -> Cmd {
         // Grown word by word, a command is copied many times over.
         let script = if by_hash { self.hash.len() } else { self.text.len() };
-        let bytes = keys.iter().map(String::len).sum::<usize>() + args.iter().map(|arg| arg.len()).sum::<usize>();
-        let mut command = Cmd::with_capacity(keys.len() + args.len() + 3, bytes + script + 16);
+        let mut command = Cmd::with_capacity(words + keys.len() + 3, bytes + script + 16);
         if by_hash {
             command.arg("EVALSHA").arg(&self.hash);
         } else {
@@ -32,6 +32,12 @@ impl Script {
         for key in keys {
             command.arg(key);
         }
+        command
+    }
+
+    pub(crate) fn command(&self, by_hash: bool, keys: &[String], args: &[&[u8]]) -> Cmd {
+        let bytes = keys.iter().map(String::len).sum::<usize>() + args.iter().map(|arg| arg.len()).sum::<usize>();
+        let mut command = self.start(by_hash, keys, args.len(), bytes);
         for arg in args {
             command.arg(*arg);
         }
@@ -48,13 +54,12 @@ macro_rules! scripts {
     };
 }
 
-// The common case stands first, before the functions that it does not need are even made.
+// The short way stands first, before the functions that it does not need are even made.
 scripts! {
-    ACQUIRE: [
-        include_str!("scripts/acquire_first.lua"), COMMON, include_str!("scripts/circle.lua"),
-        include_str!("scripts/acquire.lua")
+    TURNS: [
+        include_str!("scripts/turn_alone.lua"), include_str!("scripts/turns_first.lua"), COMMON, include_str!("scripts/circle.lua"),
+        include_str!("scripts/acquire.lua"), include_str!("scripts/release.lua"), include_str!("scripts/turns.lua")
     ];
-    RELEASE: [include_str!("scripts/release_first.lua"), COMMON, include_str!("scripts/release.lua")];
     LEAVE: [NOW, COMMON, include_str!("scripts/leave.lua")];
     BEGIN: [NOW, COMMON, include_str!("scripts/begin.lua")];
     TEND: [NOW, COMMON, include_str!("scripts/tend.lua")];

@@ -3,9 +3,10 @@
 use std::sync::Arc;
 
 use mutext_contract::{ContextName, Deadline, EngineError};
-use redis::{RedisError, Value};
+use redis::RedisError;
 
 use crate::cluster::Cluster;
+use crate::keys::Keys;
 use crate::link::{Link, Links, Live};
 use crate::options::RedisOptions;
 
@@ -20,15 +21,15 @@ pub(crate) enum Way {
 
 impl Way {
     /// As [`Link::call`], on the server that has the context.
-    pub(crate) async fn call<'a, F, A>(
+    pub(crate) async fn call<'a, T, F, A>(
         &self,
         context: &ContextName,
         deadline: Deadline,
         ask: F,
-    ) -> Result<Value, EngineError>
+    ) -> Result<T, EngineError>
     where
         F: FnMut(Arc<Live>, bool) -> A,
-        A: Future<Output = Result<Value, RedisError>> + 'a,
+        A: Future<Output = Result<T, RedisError>> + 'a,
     {
         match self {
             Self::One(link) => link.call(deadline, ask).await,
@@ -44,9 +45,10 @@ pub(crate) struct Servers {
 }
 
 impl Servers {
-    pub(crate) fn new(options: &Arc<RedisOptions>) -> Self {
-        let cluster = options.cluster_hosts().map(|hosts| Arc::new(Cluster::new(Arc::clone(options), hosts)));
-        Self { links: Links::new(Arc::clone(options)), cluster }
+    pub(crate) fn new(options: &Arc<RedisOptions>, keys: &Arc<Keys>) -> Self {
+        let cluster = |hosts| Arc::new(Cluster::new(Arc::clone(options), Arc::clone(keys), hosts));
+        let cluster = options.cluster_hosts().map(cluster);
+        Self { links: Links::new(Arc::clone(options), Arc::clone(keys)), cluster }
     }
 
     /// From the runtime that this is called on.

@@ -11,6 +11,7 @@
 //! ```
 
 mod binary;
+mod consul;
 mod etcd;
 mod pgbouncer;
 mod postgres;
@@ -20,6 +21,7 @@ mod redis_sets;
 
 use std::path::PathBuf;
 
+pub use consul::{ConsulCluster, ConsulServer};
 pub use etcd::EtcdServer;
 pub use pgbouncer::PgBouncer;
 pub use postgres::PostgresServer;
@@ -39,6 +41,14 @@ pub enum TestbedError {
         program: &'static str,
         /// The package that has it.
         package: &'static str,
+    },
+    /// The program is not on this machine, and no package of its current release has it.
+    #[error("{program} is not installed: {remedy}")]
+    Absent {
+        /// The program.
+        program: &'static str,
+        /// Where it comes from.
+        remedy: &'static str,
     },
     /// The system refused.
     #[error("{what} failed: {source}")]

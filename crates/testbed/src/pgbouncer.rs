@@ -66,5 +66,6 @@ fn run(bin: &Path, dir: &Path) -> Result<Process, TestbedError> {
     // It refuses to run as root, as PostgreSQL does.
     let mut command = as_its_user();
     command.extend([bin.join(PROGRAM), dir.join("pgbouncer.ini")].map(|path| path.display().to_string()));
-    Process::start(&Recipe { program: PROGRAM, command, dir, ready: "process up", signal: "QUIT" })
+    // The shell that starts it leaves SIGQUIT ignored, and it does not take that back.
+    Process::start(&Recipe { program: PROGRAM, command, dir, ready: "process up", signal: "TERM" })
 }

@@ -9,7 +9,7 @@ use std::process::Command;
 use serde_json::Value;
 
 /// Each crate, and those of ours that it may see. Whatever is not written here is a change of design.
-const ARROWS: [(&str, &[&str]); 12] = [
+const ARROWS: [(&str, &[&str]); 14] = [
     ("mutext-contract", &[]),
     ("mutext-history", &[]),
     ("mutext-tidy", &[]),
@@ -17,19 +17,38 @@ const ARROWS: [(&str, &[&str]); 12] = [
     ("mutext-testbed", &[]),
     ("mutext-edit", &["mutext-contract"]),
     ("mutext-embedded", &["mutext-contract"]),
+    ("mutext-etcd", &["mutext-contract"]),
     ("mutext-redis", &["mutext-contract"]),
+    ("mutext-consul", &["mutext-contract"]),
     ("mutext-postgres", &["mutext-contract"]),
-    ("mutext", &["mutext-contract", "mutext-edit", "mutext-embedded", "mutext-redis", "mutext-postgres"]),
+    (
+        "mutext",
+        &[
+            "mutext-contract",
+            "mutext-edit",
+            "mutext-embedded",
+            "mutext-etcd",
+            "mutext-redis",
+            "mutext-consul",
+            "mutext-postgres",
+        ],
+    ),
     ("mutext-lab", &["mutext", "mutext-history", "mutext-testbed"]),
     ("mutext-cli", &["mutext", "mutext-edit", "mutext-lab", "mutext-testbed"]),
 ];
 
 /// Crates that implement a contract, and must pass its suites.
-const ENGINES: [(&str, &[&str]); 3] = [
+const ENGINES: [(&str, &[&str]); 5] = [
     ("embedded", &["lock_suite!", "store_suite!"]),
+    ("etcd", &["lock_suite!"]),
     ("redis", &["lock_suite!"]),
+    ("consul", &["lock_suite!"]),
     ("postgres", &["lock_suite!", "store_suite!"]),
 ];
+
+/// Engines that are reached in several ways: each way passes the suites in a file of its own.
+const WAYS: [(&str, &[&str]); 1] =
+    [("redis", &["conformance_sentinel.rs", "conformance_cluster.rs", "conformance_redlock.rs"])];
 
 /// Licences that may be linked into a program under MIT or Apache-2.0.
 const LICENCES: [&str; 14] = [
@@ -110,6 +129,19 @@ fn every_engine_is_enrolled_in_its_suites() {
         let enrolment = std::fs::read_to_string(&file).unwrap_or_else(|_| panic!("{} is missing", file.display()));
         for suite in suites {
             assert!(enrolment.contains(suite), "{engine} does not run {suite}");
+        }
+    }
+}
+
+#[test]
+fn every_way_to_an_engine_is_enrolled_as_well() {
+    for (engine, files) in WAYS {
+        for file in files {
+            let file = root().join("crates").join(engine).join("tests").join(file);
+            let enrolment = std::fs::read_to_string(&file).unwrap_or_else(|_| panic!("{} is missing", file.display()));
+            for suite in ["lock_suite!", "model_suite!"] {
+                assert!(enrolment.contains(suite), "{} does not run {suite}", file.display());
+            }
         }
     }
 }

@@ -73,7 +73,7 @@ impl RedlockLocks {
     ) -> Result<Self, EngineError> {
         let keys = Arc::new(Keys::new(options));
         let board = Arc::new(Board::new());
-        let nodes = Arc::new(Nodes::new(options, options.node_hosts()));
+        let nodes = Arc::new(Nodes::new(options, &keys, options.node_hosts()));
         let courier = Courier { board: Arc::clone(&board), keys: Arc::clone(&keys) };
         let register = Arc::new(Register::new(nodes, Arc::clone(&keys), epochs, courier));
         let presence = watch::start(options, &register, &board, &keys, deadline).await?;
@@ -131,13 +131,11 @@ impl RedlockLocks {
         let mut valid_until = since + lasts - drift(lasts);
         if valid_until < Instant::now() + lasts / 2 {
             let ttl = request.ttl.get();
-            match self.extend(&request.context, request.lease, ttl, Deadline::now()).await? {
-                Ok(until) => valid_until = until,
-                Err(_) => {
-                    expected.ends();
-                    return Ok(Acquisition::TimedOut(Blocked::default()));
-                }
-            }
+            let Ok(until) = self.extend(&request.context, request.lease, ttl, Deadline::now()).await? else {
+                expected.ends();
+                return Ok(Acquisition::TimedOut(Blocked::default()));
+            };
+            valid_until = until;
         }
         if let Some(replaced) = request.replaces {
             self.board.forget(replaced);

@@ -4,18 +4,23 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use futures_util::stream::FuturesUnordered;
+use futures_util::future::BoxFuture;
+use futures_util::stream::{BoxStream, FuturesUnordered};
+use futures_util::{FutureExt, StreamExt};
 use mutext_contract::Deadline;
 use redis::Value;
 use tokio::time::Instant;
 
 use crate::hosts::Host;
+use crate::keys::Keys;
 use crate::link::{Link, Links, Live, lock};
 use crate::options::RedisOptions;
 use crate::scripts::Script;
 
 /// How long one node has to be connected to, and to answer.
 const PATIENCE: Duration = Duration::from_secs(1);
+/// The first node is waited for so long, where it is asked before the others.
+const FIRST: Duration = Duration::from_millis(100);
 /// One that did not is left alone for so long.
 const REST: Duration = Duration::from_millis(100);
 /// More questions than these do not wait for one node.
@@ -106,7 +111,14 @@ impl Drop for Counted<'_> {
     }
 }
 
-type Answer = std::pin::Pin<Box<dyn Future<Output = (usize, Option<Value>)> + Send>>;
+type Answer = BoxFuture<'static, (usize, Option<Value>)>;
+
+/// Whether all nodes are asked at the same time, or the others after the first that answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Order {
+    AllAtOnce,
+    OneFirst,
+}
 
 /// All of them.
 pub(crate) struct Nodes {
@@ -114,9 +126,9 @@ pub(crate) struct Nodes {
 }
 
 impl Nodes {
-    pub(crate) fn new(options: &RedisOptions, hosts: &[Host]) -> Self {
+    pub(crate) fn new(options: &RedisOptions, keys: &Arc<Keys>, hosts: &[Host]) -> Self {
         let node = |host: &Host| {
-            let links = Links::new(Arc::new(options.at(host)));
+            let links = Links::new(Arc::new(options.at(host)), Arc::clone(keys));
             let (rests_until, in_flight) = (Mutex::default(), AtomicUsize::new(0));
             Arc::new(Node { host: host.clone(), links, rests_until, in_flight })
         };
@@ -135,11 +147,49 @@ impl Nodes {
         key: &Arc<str>,
         args: &Arc<Vec<String>>,
     ) -> FuturesUnordered<Answer> {
-        let ask = |(index, node): (usize, &Arc<Node>)| -> Answer {
+        let ask = |(index, node): (usize, &Arc<Node>)| {
             let (node, key, args) = (Arc::clone(node), Arc::clone(key), Arc::clone(args));
-            Box::pin(async move { (index, node.run(script, &key, &args).await) })
+            async move { (index, node.run(script, &key, &args).await) }.boxed()
         };
         self.all.iter().enumerate().map(ask).collect()
+    }
+
+    /// Asks all nodes; in [`Order::OneFirst`] the others only where the first that answers does so `well`.
+    pub(crate) fn ask_in(
+        &self,
+        order: Order,
+        script: &'static Script,
+        key: &Arc<str>,
+        args: &Arc<Vec<String>>,
+        well: impl Fn(&Option<Value>) -> bool + Send + 'static,
+    ) -> BoxStream<'static, (usize, Option<Value>)> {
+        if order == Order::AllAtOnce {
+            return self.ask(script, key, args).boxed();
+        }
+        let one = move |(index, node): (usize, Arc<Node>), key: Arc<str>, args: Arc<Vec<String>>| async move {
+            (index, node.run(script, &key, &args).await)
+        };
+        let (nodes, key, args) = (self.all.clone(), Arc::clone(key), Arc::clone(args));
+        let first = async move {
+            let mut answers = Vec::new();
+            let mut rest = nodes.into_iter().enumerate();
+            for node in rest.by_ref() {
+                let index = node.0;
+                let asked = tokio::time::timeout(FIRST, one(node, Arc::clone(&key), Arc::clone(&args)));
+                let answer = asked.await.map_or(None, |(_, value)| value);
+                let (has_answered, stops) = (answer.is_some(), answer.is_some() && !well(&answer));
+                answers.push((index, answer));
+                if stops {
+                    return futures_util::stream::iter(answers).boxed();
+                }
+                if has_answered {
+                    break;
+                }
+            }
+            let others: FuturesUnordered<_> = rest.map(|node| one(node, Arc::clone(&key), Arc::clone(&args))).collect();
+            futures_util::stream::iter(answers).chain(others).boxed()
+        };
+        futures_util::stream::once(first).flatten().boxed()
     }
 
     /// How many listen on a process's channel, summed over the nodes that answer; none where no majority does.
@@ -147,8 +197,9 @@ impl Nodes {
         let mut command = redis::cmd("PUBSUB");
         command.arg("NUMSUB").arg(homes);
         let (mut sums, mut answered) = (vec![0; homes.len()], 0);
-        for node in &self.all {
-            let Some(Value::Array(parts)) = node.query(&command).await else { continue };
+        let mut asked: FuturesUnordered<_> = self.all.iter().map(|node| node.query(&command)).collect();
+        while let Some(answer) = asked.next().await {
+            let Some(Value::Array(parts)) = answer else { continue };
             answered += 1;
             for (sum, count) in sums.iter_mut().zip(parts.iter().skip(1).step_by(2)) {
                 *sum += if let Value::Int(count) = count { count.unsigned_abs() } else { 0 };
@@ -163,8 +214,9 @@ impl Nodes {
         let mut command = redis::cmd("PUBLISH");
         command.arg(home).arg(message);
         let mut deaf = 0;
-        for node in &self.all {
-            match node.query(&command).await {
+        let mut asked: FuturesUnordered<_> = self.all.iter().map(|node| node.query(&command)).collect();
+        while let Some(answer) = asked.next().await {
+            match answer {
                 Some(Value::Int(0)) => deaf += 1,
                 Some(Value::Int(_)) => return true,
                 _ => {}

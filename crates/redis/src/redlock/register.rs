@@ -9,17 +9,18 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use futures_util::StreamExt;
+use futures_util::{Stream, StreamExt};
 use mutext_contract::{ContextName, Deadline, Effect, EngineError, EpochSource, TroubleKind};
 use redis::{FromRedisValue, Value};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::courier::Courier;
-use super::nodes::Nodes;
+use super::nodes::{Nodes, Order};
 use super::table::{Op, Said, Table, Tell, nanos};
 use crate::keys::Keys;
 use crate::link::lock;
@@ -29,9 +30,12 @@ use crate::scripts;
 const SEATS_KEPT: usize = 4_096;
 /// Operations that are done in one change.
 const AT_ONCE: usize = 256;
-/// After a proposer lost against another it waits up to so long, twice as long each time, up to the longest.
-const FIRST_PAUSE: Duration = Duration::from_micros(500);
-const LONGEST_PAUSE: Duration = Duration::from_millis(50);
+/// A round is taken to last at least and at most so long: others are put off for four of them while one proposer is at
+/// it, and whoever lost tries again after up to four.
+const QUICKEST: Duration = Duration::from_micros(500);
+const SLOWEST: Duration = Duration::from_millis(100);
+/// Where no majority answers, a proposer waits so long before it tries again.
+const UNREACHED: Duration = Duration::from_millis(20);
 
 /// Orders proposals. The epoch leads: what an epoch decided is behind all that a later one does.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -123,6 +127,8 @@ struct Turn {
     known: Option<Known>,
     /// The latest ballot that was heard of.
     seen: Ballot,
+    /// Another proposer was in the way the last time.
+    is_contended: bool,
 }
 
 struct Job {
@@ -207,13 +213,34 @@ pub(crate) struct Register {
     proposer: u64,
     seats: Mutex<HashMap<ContextName, Arc<Seat>>>,
     courier: Courier,
+    /// How long a round takes, in microseconds.
+    pace: AtomicU64,
 }
 
 impl Register {
     pub(crate) fn new(nodes: Arc<Nodes>, keys: Arc<Keys>, epochs: Arc<dyn EpochSource>, courier: Courier) -> Self {
         // Lua counts exactly up to 53 bits.
         let proposer = rand::random::<u64>() >> 16;
-        Self { nodes, keys, epochs, proposer, seats: Mutex::default(), courier }
+        Self { nodes, keys, epochs, proposer, seats: Mutex::default(), courier, pace: AtomicU64::new(1_000) }
+    }
+
+    /// The next answer. Once one node has refused, whoever has not answered may as well hang: it is not waited for long.
+    async fn next<T>(&self, votes: &mut (impl Stream<Item = T> + Unpin), refused: bool) -> Option<T> {
+        if refused {
+            tokio::time::timeout(8 * self.pace(), votes.next()).await.unwrap_or(None)
+        } else {
+            votes.next().await
+        }
+    }
+
+    fn pace(&self) -> Duration {
+        Duration::from_micros(self.pace.load(Ordering::Relaxed)).clamp(QUICKEST, SLOWEST)
+    }
+
+    fn took(&self, round: Duration) {
+        let round = u64::try_from(round.as_micros()).unwrap_or(u64::MAX).min(1_000_000);
+        let pace = self.pace.load(Ordering::Relaxed);
+        self.pace.store((pace * 7 + round) / 8, Ordering::Relaxed);
     }
 
     fn seat(&self, context: &ContextName) -> Arc<Seat> {
@@ -267,7 +294,6 @@ impl Register {
     async fn drive(self: Arc<Self>, context: ContextName, mut batch: Batch) {
         let key: Arc<str> = self.keys.register(&context).into();
         while batch.next() {
-            let mut pause = FIRST_PAUSE;
             let mut earlier: Vec<Tell> = Vec::new();
             while !batch.jobs.is_empty() {
                 match self.change(&context, &key, &mut batch, &mut earlier).await {
@@ -278,9 +304,10 @@ impl Register {
                             drop(job.answer.send(Err(error)));
                         }
                     }
-                    Err(Stop::Conflict | Stop::Unreached) => {
+                    Err(stop) => {
+                        // Not longer with each time: who has lost often would lose to who has not.
+                        let pause = if matches!(stop, Stop::Conflict) { 4 * self.pace() } else { UNREACHED };
                         tokio::time::sleep(pause.mul_f64(rand::random_range(0.1..1.0))).await;
-                        pause = (pause * 2).min(LONGEST_PAUSE);
                         batch.jobs.retain(|job| !job.answer.is_closed());
                     }
                 }
@@ -296,12 +323,11 @@ impl Register {
         batch: &mut Batch,
         earlier: &mut Vec<Tell>,
     ) -> Result<(), Stop> {
-        let known = match batch.turn.known.take() {
-            Some(known) => known,
-            None => {
-                let deadline = batch.deadline();
-                self.prepare(context, key, &mut batch.turn, deadline).await?
-            }
+        let known = if let Some(known) = batch.turn.known.take() {
+            known
+        } else {
+            let deadline = batch.deadline();
+            self.prepare(context, key, &mut batch.turn, deadline).await?
         };
         let Known { ballot, accepted, mut table, at } = known;
         let began = Instant::now();
@@ -312,7 +338,9 @@ impl Register {
         let now_ns = table.clock_ns.saturating_add(nanos(began.duration_since(at)));
         let mut tells = Vec::new();
         let said: Vec<Said> = batch.jobs.iter().map(|job| table.apply(&job.op, now_ns, &mut tells)).collect();
-        if let Err(stop) = self.accept(key, ballot, table.write(), &mut batch.turn).await {
+        let accepted = self.accept(key, ballot, table.write(), &mut batch.turn).await;
+        batch.turn.is_contended = accepted.is_err();
+        if let Err(stop) = accepted {
             note(batch, &said, ballot);
             earlier.append(&mut tells);
             return Err(stop);
@@ -349,6 +377,7 @@ impl Register {
             }
         }
         if refused {
+            turn.is_contended = true;
             return Err(Stop::Conflict);
         }
         match others {
@@ -366,11 +395,21 @@ impl Register {
         kind: &str,
         turn: &mut Turn,
     ) -> (Option<Vec<Accepted>>, Option<Vec<Accepted>>, bool) {
-        let args = Arc::new(vec![ballot.to_string(), kind.to_owned()]);
-        let mut votes = self.nodes.ask(&scripts::PREPARE, key, &args);
+        let began = Instant::now();
+        let put_off = (4 * self.pace()).as_micros().to_string();
+        let args = Arc::new(vec![ballot.to_string(), kind.to_owned(), put_off]);
+        // Where others want the same, all begin with the same node: whoever is first there is first everywhere.
+        let order = if turn.is_contended { Order::OneFirst } else { Order::AllAtOnce };
+        let mut votes = self.nodes.ask_in(
+            order,
+            &scripts::PREPARE,
+            key,
+            &args,
+            |value| !matches!(value, Some(Value::Array(parts)) if matches!(parts.first(), Some(Value::Int(0)))),
+        );
         let (mut promised, mut forgot, mut refused) = (0, 0, false);
         let (mut accepted, mut old) = (Vec::new(), Vec::new());
-        while let Some((_, value)) = votes.next().await {
+        while let Some((_, value)) = self.next(&mut votes, refused).await {
             match vote(value) {
                 Vote::Promised(one) => {
                     promised += 1;
@@ -387,6 +426,7 @@ impl Register {
                 Vote::Nothing => {}
             }
             if promised >= self.nodes.majority() {
+                self.took(began.elapsed());
                 return (Some(accepted), None, refused);
             }
         }
@@ -437,7 +477,7 @@ impl Register {
         let (mut accepted, mut refused, mut forgot) = (0, false, Vec::new());
         turn.seen = turn.seen.max(next);
         while accepted < self.nodes.majority() {
-            let Some((index, value)) = votes.next().await else {
+            let Some((index, value)) = self.next(&mut votes, refused).await else {
                 return Err(if refused { Stop::Conflict } else { Stop::Unreached });
             };
             match vote(value) {

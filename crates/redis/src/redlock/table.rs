@@ -345,7 +345,7 @@ impl Table {
     }
 
     /// Other processes in a waiter's way: those that hold, and those that came before it.
-    pub(crate) fn homes_before<'a>(&'a self, id: LeaseId, now_ns: i64) -> impl Iterator<Item = &'a str> {
+    pub(crate) fn homes_before(&self, id: LeaseId, now_ns: i64) -> impl Iterator<Item = &str> {
         let place = self.entries.iter().position(|entry| entry.id == id);
         let own = place.and_then(|place| self.entries.get(place));
         let in_the_way = move |(at, entry): &(usize, &Entry)| {

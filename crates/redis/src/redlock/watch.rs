@@ -34,7 +34,7 @@ pub(crate) async fn start(
     deadline: Deadline,
 ) -> Result<Presence, EngineError> {
     let subject = options.to_string();
-    let links = options.node_hosts().iter().map(|host| Link::new(Arc::new(options.at(host))));
+    let links = options.node_hosts().iter().map(|host| Link::new(Arc::new(options.at(host)), Arc::clone(keys)));
     let links = links.collect::<Result<Vec<_>, _>>()?;
     let (register, board, keys) = (Arc::clone(register), Arc::clone(board), Arc::clone(keys));
     let work = move |ready| async move {

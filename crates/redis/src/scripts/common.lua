@@ -12,7 +12,7 @@
 --   a/<home>            since when a process is absent
 -- A path is empty for the whole context, which has no count of what is held below it: everything is. Times are
 -- milliseconds of the server's clock, which alone decides expiry.
-local RUN, Q = ARGV[1], KEYS[2]
+local Q = KEYS[2]
 local UNIT, GRACE, CONFIRM, COME_BACK = 1000000, 400, 2000, 3000
 -- Before all places that are given out otherwise.
 local FRONT = -1e15

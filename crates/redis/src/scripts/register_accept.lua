@@ -14,5 +14,5 @@ if seen[2] ~= ARGV[2] then
   e1, r1, i1, e2, r2, i2 = tonumber(e1), tonumber(r1), tonumber(i1), tonumber(e2), tonumber(r2), tonumber(i2)
   if e1 > e2 or (e1 == e2 and (r1 > r2 or (r1 == r2 and i1 > i2))) then return { 0, seen[2] } end
 end
-redis.call('HSET', KEYS[1], 'p', ARGV[3], 'a', ARGV[2], 'v', ARGV[4], 'at', now)
+redis.call('HSET', KEYS[1], 'p', ARGV[3], 'a', ARGV[2], 'v', ARGV[4], 'at', now, 'w', 0)
 return { 1 }

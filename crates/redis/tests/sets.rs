@@ -1,0 +1,169 @@
+//! Sets of servers: what is said where one is not as it should be, and how contexts lie in a cluster.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot be set up fails")]
+
+mod common;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use common::{Epochs, open, soon};
+use mutext_contract::{
+    Acquisition, AgentName, ContextName, Deadline, Effect, EngineError, EpochSource, Finding, Holder, LockRequest,
+    LockService, Release, Severity, TroubleKind, Ttl,
+};
+use mutext_redis::{RedlockLocks, RedlockOptions};
+use mutext_testbed::{RedisCluster, RedisNodes, RedisServer, SentinelSet};
+
+const TTL: Duration = Duration::from_secs(30);
+
+fn request(context: &str, path: &str) -> LockRequest {
+    let holder = Holder::new(AgentName::new("anna").unwrap());
+    LockRequest::exclusive(ContextName::new(context).unwrap(), holder, Ttl::new(TTL).unwrap(), path.parse().unwrap())
+}
+
+async fn on_nodes(url: &str) -> Result<Arc<RedlockLocks>, EngineError> {
+    let epochs: Arc<dyn EpochSource> = Arc::<Epochs>::default();
+    RedlockOptions::parse(url).unwrap().open(epochs, Deadline::after(Duration::from_secs(10))).await
+}
+
+fn of<'a>(findings: &'a [Finding], subject: &str) -> &'a Finding {
+    let found = findings.iter().find(|finding| finding.subject.contains(subject));
+    found.unwrap_or_else(|| panic!("nothing about {subject}: {findings:#?}"))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn thousands_of_contexts_spread_over_the_masters() {
+    const CONTEXTS: usize = 3_000;
+    let mut cluster = RedisCluster::start().unwrap();
+    let locks = open(&cluster.url(), &Arc::default()).await.unwrap();
+    let tasks: Vec<_> = (0..30)
+        .map(|task| {
+            let locks = Arc::clone(&locks);
+            tokio::spawn(async move {
+                for number in (task..CONTEXTS).step_by(30) {
+                    let request = request(&format!("context-{number}"), "plan");
+                    let outcome = locks.acquire(&request, soon()).await.unwrap();
+                    assert!(matches!(outcome, Acquisition::Granted(_)), "{outcome:?}");
+                    let released = locks.release(&request.context, request.lease, soon()).await.unwrap();
+                    assert_eq!(released, Release::Released);
+                }
+            })
+        })
+        .collect();
+    for task in tasks {
+        task.await.unwrap();
+    }
+    // Each idle context keeps one key, its counters.
+    let keys: Vec<usize> =
+        cluster.nodes()[..3].iter().map(|node| node.cli(&["DBSIZE"]).unwrap().parse().unwrap()).collect();
+    assert_eq!(keys.iter().sum::<usize>(), CONTEXTS, "{keys:?}");
+    assert!(keys.iter().all(|keys| *keys > CONTEXTS / 4), "{keys:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_examination_of_a_cluster_looks_at_each_master() {
+    let mut cluster = RedisCluster::start().unwrap();
+    let locks = open(&cluster.url(), &Arc::default()).await.unwrap();
+    let findings = locks.examine(soon()).await.unwrap();
+    assert_eq!(of(&findings, "cluster").severity, Severity::Fine, "{findings:#?}");
+    assert_eq!(findings.iter().filter(|finding| finding.subject.ends_with(" server")).count(), 3);
+    assert_eq!(of(&findings, "min_replicas").severity, Severity::Note);
+    cluster.nodes()[4].kill().unwrap();
+    let replica = cluster.nodes()[4].port().to_string();
+    let findings = locks.examine(Deadline::after(Duration::from_secs(20))).await.unwrap();
+    assert!(of(&findings, "nodes").found.contains(&replica), "{findings:#?}");
+
+    let alone = RedisServer::start().unwrap();
+    let error = open(&alone.url().replace("redis:", "redis+cluster:").replace("/0", ""), &Arc::default()).await;
+    let error = error.unwrap_err();
+    assert!(error.to_string().contains("no node of a Redis Cluster"), "{error}");
+    assert!(error.remedy.contains("redis://"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_examination_behind_sentinels_looks_at_them_too() {
+    let set = SentinelSet::start_with(&[("requirepass", "hush")]).unwrap();
+    let url = set.url().replace("//", "//:hush@");
+    let locks = open(&url, &Arc::default()).await.unwrap();
+    let findings = locks.examine(soon()).await.unwrap();
+    for subject in ["sentinels", "primary", "failover"] {
+        assert_eq!(of(&findings, subject).severity, Severity::Fine, "{findings:#?}");
+    }
+    assert!(of(&findings, "failover").found.starts_with('2'), "{findings:#?}");
+    assert_eq!(of(&findings, "min_replicas").severity, Severity::Note);
+    let asks_for_three = open(&format!("{url}?min_replicas=3"), &Arc::default()).await.unwrap();
+    let findings = asks_for_three.examine(soon()).await.unwrap();
+    assert_eq!(of(&findings, "min_replicas").severity, Severity::Danger);
+    // Such a grant is not reported, and leaves nothing once it is given back.
+    let request = request("replicas", "plan");
+    let error = asks_for_three.acquire(&request, soon()).await.unwrap_err();
+    assert_eq!((error.kind.clone(), error.effect), (TroubleKind::Unavailable, Effect::Unknown));
+    assert!(error.remedy.contains("min_replicas") && error.source.as_ref().unwrap().to_string().contains("2 replicas"));
+    asks_for_three.release(&request.context, request.lease, soon()).await.unwrap();
+    assert!(locks.inspect(&request.context, soon()).await.unwrap().holdings.is_empty());
+
+    let wrong = set.url().replace("/mutext", "/nobody").replace("//", "//:hush@");
+    let error = open(&wrong, &Arc::default()).await.unwrap_err();
+    assert!(error.to_string().contains("no service named \"nobody\""), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_examination_of_nodes_counts_those_that_answer() {
+    let mut nodes = RedisNodes::start(5).unwrap();
+    let locks = on_nodes(&nodes.url()).await.unwrap();
+    let findings = locks.examine(soon()).await.unwrap();
+    assert_eq!(of(&findings, "nodes").severity, Severity::Fine, "{findings:#?}");
+    for (killed, severity) in [Severity::Fine, Severity::Warning, Severity::Danger].into_iter().enumerate() {
+        nodes.nodes()[killed].kill().unwrap();
+        let findings = locks.examine(Deadline::after(Duration::from_secs(2))).await.unwrap();
+        assert_eq!(of(&findings, "nodes").severity, severity, "{findings:#?}");
+    }
+    // Two of five decide nothing, and say so in time.
+    let asked = Instant::now();
+    let request = request("nodes", "plan");
+    let error = locks.acquire(&request, Deadline::after(Duration::from_millis(300))).await.unwrap_err();
+    assert_eq!(error.kind, TroubleKind::Unavailable);
+    assert!(error.remedy.contains("majority") && asked.elapsed() < Duration::from_secs(4), "{error}");
+
+    let port = nodes.nodes()[3].port();
+    let same = format!("redlock://127.0.0.1:{port},localhost:{port},127.0.0.1:{}", nodes.nodes()[4].port());
+    let findings = on_nodes(&same).await.unwrap().examine(soon()).await.unwrap();
+    assert!(
+        findings.iter().any(|finding| finding.severity == Severity::Danger && finding.found.contains("the same as"))
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn five_nodes_outlive_two() {
+    let mut nodes = RedisNodes::start(5).unwrap();
+    let locks = on_nodes(&nodes.url()).await.unwrap();
+    let kept = request("five", "kept");
+    let Acquisition::Granted(first) = locks.acquire(&kept, soon()).await.unwrap() else { panic!("it is free") };
+    let mut token = first.lease.token;
+    for round in 0..5 {
+        let (one, other) = (round % 5, (round + 2) % 5);
+        for node in [one, other] {
+            nodes.nodes()[node].kill().unwrap();
+        }
+        let next = request("five", "plan");
+        let outcome = locks.acquire(&next, Deadline::after(Duration::from_secs(10))).await.unwrap();
+        let Acquisition::Granted(grant) = outcome else { panic!("{outcome:?}") };
+        assert_eq!(grant.lease.token.epoch, token.epoch, "an epoch was lost in round {round}");
+        assert!(grant.lease.token.number() > token.number(), "{} after {token}", grant.lease.token);
+        token = grant.lease.token;
+        locks.release(&next.context, next.lease, soon()).await.unwrap();
+        for node in [one, other] {
+            nodes.nodes()[node].restart().unwrap();
+        }
+        // They take over what the others have with the next change.
+        for _ in 0..20 {
+            let touched = request("five", "touch");
+            locks.acquire(&touched, Deadline::after(Duration::from_secs(10))).await.unwrap();
+            locks.release(&touched.context, touched.lease, soon()).await.unwrap();
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+    let table = locks.inspect(&kept.context, soon()).await.unwrap();
+    assert_eq!(table.holdings.iter().map(|held| held.lease).collect::<Vec<_>>(), [kept.lease]);
+}
