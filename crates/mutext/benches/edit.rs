@@ -15,7 +15,7 @@ use mutext_testbed::PostgresServer;
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 const MIB: usize = 1024 * 1024;
-const ROUNDS: usize = 60;
+const ROUNDS: usize = 30;
 const DOCUMENTS: usize = 100_000;
 const PAGE: usize = 1000;
 /// More than an allocator keeps to itself, and far less than a listing of all documents takes.
