@@ -149,6 +149,13 @@ fn field(args: &EnginesArgs, common: &Common) -> Result<Field, CliError> {
         });
     }
     let mut start = |server: Server| -> Result<Option<Servers>, CliError> {
+        if let Err(error) = server.known() {
+            if !args.spawn.is_empty() {
+                return Err(error.into());
+            }
+            left_out.push(format!("{server}: {error}"));
+            return Ok(None);
+        }
         match Servers::start(&[server]) {
             Ok(started) => Ok(Some(started)),
             Err(error) if error.is_missing() && args.spawn.is_empty() => {

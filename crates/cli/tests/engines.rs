@@ -58,7 +58,8 @@ fn every_engine_keeps_its_promises_and_is_measured() {
 }
 
 /// In the order of the table.
-const ALL: [&str; 8] = ["embedded", "redis", "postgres", "sentinel", "cluster", "redlock", "etcd", "etcd3"];
+const ALL: [&str; 10] =
+    ["embedded", "redis", "postgres", "sentinel", "cluster", "redlock", "etcd", "etcd3", "consul", "consul3"];
 
 #[test]
 fn an_engine_that_does_not_exist_is_refused_with_those_that_do() {

@@ -4,7 +4,10 @@ use std::fmt;
 use std::str::FromStr;
 
 use mutext::Address;
-use mutext_testbed::{EtcdServer, PostgresServer, RedisCluster, RedisNodes, RedisServer, SentinelSet, TestbedError};
+use mutext_testbed::{
+    ConsulCluster, ConsulServer, EtcdServer, PostgresServer, RedisCluster, RedisNodes, RedisServer, SentinelSet,
+    TestbedError,
+};
 
 /// A kind of server, or set of servers, that can be started.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,12 +26,25 @@ pub enum Server {
     Etcd,
     /// An etcd of three members: holds locks.
     Etcd3,
+    /// One Consul: holds locks.
+    Consul,
+    /// A Consul of three servers: holds locks.
+    Consul3,
 }
 
 impl Server {
     /// All of them.
-    pub const ALL: [Self; 7] =
-        [Self::Redis, Self::Postgres, Self::Sentinel, Self::Cluster, Self::Redlock, Self::Etcd, Self::Etcd3];
+    pub const ALL: [Self; 9] = [
+        Self::Redis,
+        Self::Postgres,
+        Self::Sentinel,
+        Self::Cluster,
+        Self::Redlock,
+        Self::Etcd,
+        Self::Etcd3,
+        Self::Consul,
+        Self::Consul3,
+    ];
 
     /// Its name on the command line.
     pub const fn name(self) -> &'static str {
@@ -40,7 +56,20 @@ impl Server {
             Self::Redlock => "redlock",
             Self::Etcd => "etcd",
             Self::Etcd3 => "etcd3",
+            Self::Consul => "consul",
+            Self::Consul3 => "consul3",
         }
+    }
+
+    /// Whether this build has the engine for it; else an error that says how to build one that has.
+    pub fn known(self) -> Result<(), mutext::Error> {
+        let scheme = match self {
+            Self::Etcd | Self::Etcd3 => "etcd",
+            Self::Consul | Self::Consul3 => "consul",
+            // Every build has these.
+            Self::Redis | Self::Postgres | Self::Sentinel | Self::Cluster | Self::Redlock => return Ok(()),
+        };
+        format!("{scheme}://localhost").parse::<Address>().map(drop)
     }
 
     /// Whether it is started for documents; all others are for locks alone.
@@ -136,6 +165,15 @@ impl Running {
             Server::Etcd3 => {
                 let server = EtcdServer::start_cluster(3)?;
                 (server.url(), format!("3 members of {}", server.version()?), Box::new(server))
+            }
+            Server::Consul => {
+                let server = ConsulServer::start_durable("")?;
+                (server.url(), server.version()?, Box::new(server))
+            }
+            Server::Consul3 => {
+                let cluster = ConsulCluster::start(3)?;
+                let version = cluster.any().map(ConsulServer::version).transpose()?.unwrap_or_default();
+                (cluster.url(), format!("3 servers of {version}"), Box::new(cluster))
             }
         };
         Ok(Self { kind, url, facts, _server: server })
