@@ -217,6 +217,8 @@ impl Cluster {
         let mut map = lock(&self.map);
         let mut epochs = vec![0; SLOTS];
         (map.masters, map.slots) = (Vec::new(), vec![None; SLOTS]);
+        // Nodes that nobody knows any more are not asked for ever.
+        map.known = self.options.cluster_hosts().unwrap_or_default().to_vec();
         for Told { claims, others } in told {
             for Claim { host, epoch, ranges } in claims {
                 for (from, to) in ranges {
