@@ -11,7 +11,9 @@ use crate::exit::{self, Exit};
 use crate::log::LogArgs;
 use crate::metrics::{Exported, MetricsArgs};
 use crate::output::{self, Output};
-use crate::{doctor, documents, experiment, lock, locks, log, write};
+use crate::{
+    claim, commits, doctor, documents, edit, edits, experiment, feed, lock, locks, log, past, sync, whole, write,
+};
 
 /// Shared context for many agents, with locks that hold
 #[derive(Parser)]
@@ -24,6 +26,9 @@ pub(crate) struct Cli {
     log: LogArgs,
     #[command(flatten)]
     metrics: MetricsArgs,
+    /// Set by `mutext claim` for the process that keeps what was claimed
+    #[arg(long, hide = true)]
+    keep_claim: bool,
     #[command(subcommand)]
     command: Command,
 }
@@ -34,7 +39,30 @@ enum Command {
     Put(write::PutArgs),
     Ls(documents::LsArgs),
     Rm(write::RmArgs),
-    History(documents::HistoryArgs),
+    Edit(edit::EditArgs),
+    Append(edits::AppendArgs),
+    Prepend(edits::PrependArgs),
+    Insert(edits::InsertArgs),
+    Replace(edits::ReplaceArgs),
+    Patch(edits::PatchArgs),
+    MergePatch(edits::MergePatchArgs),
+    Add(edits::AddArgs),
+    AddToSet(edits::AddToSetArgs),
+    Increment(edits::IncrementArgs),
+    Commit(commits::CommitArgs),
+    Claim(claim::ClaimArgs),
+    History(past::HistoryArgs),
+    Show(past::ShowArgs),
+    Diff(past::DiffArgs),
+    Blame(past::BlameArgs),
+    Restore(past::RestoreArgs),
+    Purge(past::PurgeArgs),
+    Watch(feed::WatchArgs),
+    Search(whole::SearchArgs),
+    Export(whole::ExportArgs),
+    Import(whole::ImportArgs),
+    Tend(whole::TendArgs),
+    Sync(sync::SyncArgs),
     Lock(lock::LockArgs),
     Locks(locks::LocksArgs),
     Revoke(locks::RevokeArgs),
@@ -65,8 +93,12 @@ impl Cli {
         let common = Common::resolve(&self.global)?;
         // An experiment's agents are many, and inherit the environment of the one that starts them.
         let is_agent = matches!(&self.command, Command::Experiment(args) if args.is_agent());
-        let exported = if is_agent { Exported::default() } else { Exported::start(&self.metrics)? };
-        let outcome = self.command.run(&common).await;
+        // So is the process that keeps a claim one of two, and the other measures.
+        let exported = if is_agent || self.keep_claim { Exported::default() } else { Exported::start(&self.metrics)? };
+        let outcome = match self.command {
+            Command::Claim(args) if self.keep_claim => claim::keep(args, &common).await,
+            command => command.run(&common).await,
+        };
         exported.finish(common.out);
         outcome
     }
@@ -79,7 +111,30 @@ impl Command {
             Self::Put(args) => write::put(args, common).await,
             Self::Ls(args) => documents::ls(args, common).await,
             Self::Rm(args) => write::rm(args, common).await,
-            Self::History(args) => documents::history(args, common).await,
+            Self::Edit(args) => edit::run(args, common).await,
+            Self::Append(args) => edits::append(args, common).await,
+            Self::Prepend(args) => edits::prepend(args, common).await,
+            Self::Insert(args) => edits::insert(args, common).await,
+            Self::Replace(args) => edits::replace(args, common).await,
+            Self::Patch(args) => edits::patch(args, common).await,
+            Self::MergePatch(args) => edits::merge_patch(args, common).await,
+            Self::Add(args) => edits::add(args, common).await,
+            Self::AddToSet(args) => edits::add_to_set(args, common).await,
+            Self::Increment(args) => edits::increment(args, common).await,
+            Self::Commit(args) => commits::commit(args, common).await,
+            Self::Claim(args) => claim::run(args, common).await,
+            Self::History(args) => past::history(args, common).await,
+            Self::Show(args) => past::show(args, common).await,
+            Self::Diff(args) => past::diff(args, common).await,
+            Self::Blame(args) => past::blame(args, common).await,
+            Self::Restore(args) => past::restore(args, common).await,
+            Self::Purge(args) => past::purge(args, common).await,
+            Self::Watch(args) => feed::watch(args, common).await,
+            Self::Search(args) => whole::search(args, common).await,
+            Self::Export(args) => whole::export(args, common).await,
+            Self::Import(args) => whole::import(args, common).await,
+            Self::Tend(args) => whole::tend(args, common).await,
+            Self::Sync(args) => sync::run(args, common).await,
             Self::Lock(args) => lock::run(args, common).await,
             Self::Locks(args) => locks::locks(args, common).await,
             Self::Revoke(args) => locks::revoke(args, common).await,

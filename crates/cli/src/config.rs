@@ -5,9 +5,9 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use mutext::{Address, AgentName, Context, ContextName, InvalidName, LeaseId, Mutext, Settings, Ttl, Wait};
+use mutext::{Address, AgentName, Context, ContextName, InvalidName, LeaseId, Mutext, Retention, Settings, Ttl, Wait};
 
-use crate::config_file::{ConfigFile, DOCUMENT_BYTES_LIMIT, parse_duration};
+use crate::config_file::{ConfigFile, DOCUMENT_BYTES_LIMIT, RETENTION_REVISIONS_LIMIT, parse_duration, retention_age};
 use crate::error::CliError;
 use crate::output::Output;
 
@@ -123,6 +123,7 @@ pub(crate) struct Common {
     pub(crate) wait: Wait,
     pub(crate) ttl: Ttl,
     pub(crate) document_bytes_max: usize,
+    pub(crate) retention: Retention,
     pub(crate) config: Option<PathBuf>,
     /// Where the settings other than addresses came from, by their keys; one that is missing is the default.
     pub(crate) origins: BTreeMap<&'static str, Origin>,
@@ -160,6 +161,10 @@ impl Common {
             parse_duration(text).and_then(|ttl| Ttl::new(ttl).map_err(|error| error.to_string()))
         })?;
         let bytes = amount("MUTEXT_DOCUMENT_BYTES_MAX", document_bytes)?;
+        let revisions = amount("MUTEXT_RETENTION_REVISIONS", retention_revisions)?;
+        let age = amount("MUTEXT_RETENTION_AGE", |text| {
+            parse_duration(text).and_then(|age| retention_age(age).map_err(str::to_owned))
+        })?;
         let user = || std::env::var("USER").ok().and_then(|user| AgentName::new(user).ok());
         let file_origin = || config.clone().map_or(Origin::Default, Origin::File);
         let of = |given: &Option<(String, Origin)>| given.as_ref().map(|(_, origin)| origin.clone());
@@ -177,6 +182,11 @@ impl Common {
                 "document_bytes_max",
                 of_amount("MUTEXT_DOCUMENT_BYTES_MAX", bytes.is_some(), file.document_bytes_max.is_some()),
             ),
+            (
+                "retention_revisions",
+                of_amount("MUTEXT_RETENTION_REVISIONS", revisions.is_some(), file.retention_revisions.is_some()),
+            ),
+            ("retention_age", of_amount("MUTEXT_RETENTION_AGE", age.is_some(), file.retention_age.is_some())),
         ];
         let origins = origins.into_iter().filter_map(|(key, origin)| Some((key, origin?))).collect();
         Ok(Self {
@@ -187,6 +197,7 @@ impl Common {
             wait: wait.or(file.wait).unwrap_or_default(),
             ttl: ttl.or(file.ttl).unwrap_or_default(),
             document_bytes_max: bytes.or(file.document_bytes_max).unwrap_or(1024 * 1024),
+            retention: Retention { revisions: revisions.or(file.retention_revisions), age: age.or(file.retention_age) },
             config,
             origins,
             out: Output::new(global.json),
@@ -201,6 +212,7 @@ impl Common {
             wait: self.wait,
             document_bytes_max: self.document_bytes_max,
             keeps: self.keeps.clone(),
+            retention: self.retention,
             ..Settings::new(self.agent.clone())
         }
     }
@@ -264,6 +276,11 @@ fn document_bytes(text: &str) -> Result<usize, String> {
     let number = text.trim().parse::<u64>().ok().filter(|number| (1..=DOCUMENT_BYTES_LIMIT).contains(number));
     let number = number.and_then(|number| usize::try_from(number).ok());
     number.ok_or_else(|| format!("it must be a number from 1 to {DOCUMENT_BYTES_LIMIT}"))
+}
+
+fn retention_revisions(text: &str) -> Result<u64, String> {
+    let number = text.trim().parse().ok().filter(|number| (1..=RETENTION_REVISIONS_LIMIT).contains(number));
+    number.ok_or_else(|| format!("it must be a number from 1 to {RETENTION_REVISIONS_LIMIT}"))
 }
 
 /// A variable of the environment; one that is empty counts as missing.

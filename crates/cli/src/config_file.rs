@@ -3,6 +3,7 @@
 //! Each value is read as whatever it is and judged here, so that an error can name the file, the line, the key, the
 //! value and the remedy. A password's value is never named.
 
+use std::fmt;
 use std::fs;
 use std::path::Path;
 use std::time::Duration;
@@ -24,6 +25,8 @@ pub(crate) struct ConfigFile {
     pub(crate) wait: Option<Wait>,
     pub(crate) ttl: Option<Ttl>,
     pub(crate) document_bytes_max: Option<usize>,
+    pub(crate) retention_revisions: Option<u64>,
+    pub(crate) retention_age: Option<Duration>,
 }
 
 type Field = Option<Spanned<Value>>;
@@ -38,6 +41,8 @@ struct Keys {
     wait: Field,
     ttl: Field,
     document_bytes_max: Field,
+    retention_revisions: Field,
+    retention_age: Field,
     redis: Option<Redis>,
     postgres: Option<Postgres>,
 }
@@ -75,6 +80,16 @@ struct Postgres {
 /// The largest limit that can be set: SQLite holds no larger text than a gigabyte, and an agent reads none.
 pub(crate) const DOCUMENT_BYTES_LIMIT: u64 = 256 * 1024 * 1024;
 
+/// More revisions than this are all of them.
+pub(crate) const RETENTION_REVISIONS_LIMIT: u64 = 1_000_000_000;
+
+/// For how long a revision that was replaced is kept. Less than a second would forget what a merge needs while it is
+/// made; what is older than ten years is kept by keeping all.
+pub(crate) fn retention_age(age: Duration) -> Result<Duration, &'static str> {
+    let bounds = Duration::from_secs(1)..=Duration::from_secs(10 * 365 * 24 * 60 * 60);
+    if bounds.contains(&age) { Ok(age) } else { Err("it must be 1s to ten years; without it, any age is kept") }
+}
+
 impl ConfigFile {
     /// Reads the file at `path`.
     pub(crate) fn read(path: &Path) -> Result<Self, CliError> {
@@ -102,6 +117,12 @@ impl ConfigFile {
             document_bytes_max: own
                 .number("document_bytes_max", &keys.document_bytes_max, 1..=DOCUMENT_BYTES_LIMIT)?
                 .and_then(|bytes| usize::try_from(bytes).ok()),
+            retention_revisions: own.number(
+                "retention_revisions",
+                &keys.retention_revisions,
+                1..=RETENTION_REVISIONS_LIMIT,
+            )?,
+            retention_age: own.duration("retention_age", &keys.retention_age, retention_age)?,
         };
         if let Some(postgres) = &keys.postgres {
             own.once("store", &keys.store, "postgres")?;
@@ -266,11 +287,11 @@ impl Reader<'_> {
         }
     }
 
-    fn duration<T>(
+    fn duration<T, E: fmt::Display>(
         &self,
         key: &str,
         field: &Field,
-        check: impl FnOnce(Duration) -> Result<T, mutext::InvalidDuration>,
+        check: impl FnOnce(Duration) -> Result<T, E>,
     ) -> Result<Option<T>, CliError> {
         let wanted = "a duration with its unit, as in 500ms or 10s";
         let Some((field, text)) = field.as_ref().zip(self.text(key, field, wanted)?) else { return Ok(None) };
@@ -379,11 +400,13 @@ mod tests {
 
     #[test]
     fn our_own_keys_are_read() {
-        let text =
-            "store: embedded:x\nlocks: embedded:y\ncontext: c\nagent: a\nwait: 2s\nttl: 1m\ndocument_bytes_max: 10\n";
+        let text = "store: embedded:x\nlocks: embedded:y\ncontext: c\nagent: a\nwait: 2s\nttl: 1m\ndocument_bytes_max: 10\n\
+             retention_revisions: 50\nretention_age: 30d\n";
         let config = ConfigFile::parse(text, "x.yaml").unwrap();
         assert_eq!(config.wait, Some(Wait::new(Duration::from_secs(2)).unwrap()));
         assert_eq!(config.ttl, Some(Ttl::new(Duration::from_secs(60)).unwrap()));
+        let month = Duration::from_secs(30 * 24 * 60 * 60);
+        assert_eq!((config.retention_revisions, config.retention_age), (Some(50), Some(month)));
         assert_eq!((config.document_bytes_max, config.agent.as_deref()), (Some(10), Some("a")));
     }
 
@@ -405,6 +428,9 @@ mod tests {
             ("\nwait: 5 parsecs\n", &["line 2", "wait", "5 parsecs", "500ms"]),
             ("wait: 0s\n", &["line 1", "wait", "1ms or more"]),
             ("ttl: 20ms\n", &["line 1", "ttl", "20ms", "100ms or more"]),
+            ("retention_revisions: 0\n", &["line 1", "retention_revisions", "number from 1"]),
+            ("retention_age: 5\n", &["line 1", "retention_age", "number 5"]),
+            ("retention_age: 1ms\n", &["line 1", "retention_age", "1s to ten years"]),
             ("document_bytes_max: lots\n", &["line 1", "document_bytes_max", "lots", "number from 1"]),
             ("redis:\n  tls: maybe\n", &["line 2", "redis.tls", "maybe", "true or false"]),
             ("redis:\n  socket: /x\n  host: h\n", &["line 2", "redis.socket", "host", "keep one"]),

@@ -89,6 +89,9 @@ fn settings(common: &Common) -> Vec<Finding> {
         |given: &Given| from(given.address().map_or_else(|_| String::new(), |url| url.to_string()), &given.origin);
     let origin = |key| common.origins.get(key).unwrap_or(&Origin::Default);
     let size = format!("{} bytes", common.document_bytes_max);
+    let all = || "all are kept".to_owned();
+    let revisions = common.retention.revisions.map_or_else(all, |most| format!("{most} of each document"));
+    let age = common.retention.age.map_or_else(all, span);
     vec![
         Finding::fine("store", address(&common.store)),
         Finding::fine("locks", common.locks.as_ref().map_or_else(|| "with the documents".to_owned(), address)),
@@ -97,6 +100,8 @@ fn settings(common: &Common) -> Vec<Finding> {
         Finding::fine("wait", from(span(common.wait.get()), origin("wait"))),
         Finding::fine("ttl", from(span(common.ttl.get()), origin("ttl"))),
         Finding::fine("document_bytes_max", from(size, origin("document_bytes_max"))),
+        Finding::fine("retention_revisions", from(revisions, origin("retention_revisions"))),
+        Finding::fine("retention_age", from(age, origin("retention_age"))),
     ]
 }
 

@@ -3,9 +3,13 @@
 use std::error::Error as _;
 use std::io;
 
-use mutext::{Conflict, Document, Effect, EngineError, Error, Holding, Kind, Knot, Loss, Obstacle, Resource, Waiter};
+use mutext::{
+    BoardError, Conflict, Document, EditError, Effect, EngineError, Error, HeldElement, Holding, Kind, Knot, Loss,
+    NoneFree, Obstacle, Resource, ViewError, Waiter,
+};
 use serde_json::{Map, Value, json};
 
+use crate::conflict::Explained;
 use crate::exit::Exit;
 use crate::output::timestamp;
 
@@ -27,6 +31,24 @@ pub(crate) enum CliError {
         current.path, current.revision, current.author, current.revision, current.path
     )]
     PreconditionMissing { verb: &'static str, current: Box<Document> },
+    /// What was typed into an editor is not in the document.
+    #[error("{source}\nwhat you typed is kept in {file}")]
+    NotWritten { source: Box<CliError>, file: String },
+    /// The editor did not end well.
+    #[error("{0}")]
+    Editor(String),
+    /// A process of ours has said what went wrong, in the words that were asked for.
+    #[error("{said}")]
+    Told { said: String, status: u8 },
+    /// Nothing on the board is free that was wanted.
+    #[error("{0}; nothing was changed")]
+    NoneFree(Box<NoneFree>),
+    /// The one edit that was asked for does not fit what is there.
+    #[error("{}", refused_edit(.0))]
+    Edit(Box<Error>),
+    /// A conflict, with what led to it.
+    #[error("{}", .0.text())]
+    Conflict(Box<Explained>),
     /// There is nothing of that name.
     #[error("{0}")]
     NotFound(String),
@@ -48,9 +70,12 @@ pub(crate) enum CliError {
     /// The command of `mutext lock` does not start.
     #[error("command {program:?} {}; see its name, its path and its permissions", not_started(source))]
     Command { program: String, source: io::Error },
-    /// A signal came before the command of `mutext lock` was started.
-    #[error("interrupted by {name} before the lock was granted; nothing is held")]
-    Interrupted { name: &'static str, number: u8 },
+    /// A signal came before the command was done.
+    #[error("interrupted by {name} {what}")]
+    Interrupted { name: &'static str, number: u8, what: &'static str },
+    /// Another `mutext sync` works on the folder.
+    #[error("another sync works on folder {0}: wait longer for it (MUTEXT_WAIT), or end it; nothing was changed")]
+    SyncedElsewhere(String),
     /// An experiment could not be run, or its files not be read or written.
     #[error("{0}")]
     Experiment(String),
@@ -68,9 +93,14 @@ impl CliError {
     fn kind(&self) -> (&'static str, Exit) {
         match self {
             Self::Library(error) => library_kind(error),
-            Self::Setting { source, .. } | Self::OwnLease { source } => library_kind(source),
+            Self::Setting { source, .. } | Self::OwnLease { source } | Self::Edit(source) => library_kind(source),
             Self::Input(_) => ("bad_input", Exit::BadInput),
             Self::PreconditionMissing { .. } => ("precondition_required", Exit::Conflict),
+            Self::Conflict(_) => ("conflict", Exit::Conflict),
+            Self::NotWritten { source, .. } => source.kind(),
+            Self::Told { .. } => ("told", Exit::Trouble),
+            Self::NoneFree(_) => ("none_free", Exit::NotGranted),
+            Self::Editor(_) => ("editor", Exit::Trouble),
             Self::NotFound(_) => ("not_found", Exit::NotFound),
             Self::LeaseGone(_) | Self::LostWhileRunning { .. } => ("lease_lost", Exit::LeaseLost),
             Self::Command { source, .. } if source.kind() == io::ErrorKind::NotFound => {
@@ -78,6 +108,7 @@ impl CliError {
             }
             Self::Command { .. } => ("command_not_executable", Exit::NotExecutable),
             Self::Interrupted { .. } => ("interrupted", Exit::Trouble),
+            Self::SyncedElsewhere(_) => ("synced_elsewhere", Exit::NotGranted),
             Self::Experiment(_) => ("experiment", Exit::Trouble),
             Self::Io { .. } => ("io", Exit::Trouble),
         }
@@ -86,6 +117,8 @@ impl CliError {
     pub(crate) fn exit_code(&self) -> u8 {
         match self {
             Self::Interrupted { number, .. } => 128 + number,
+            Self::Told { status, .. } => *status,
+            Self::NotWritten { source, .. } => source.exit_code(),
             other => other.kind().1.code(),
         }
     }
@@ -110,7 +143,9 @@ impl CliError {
         let mut object = Map::new();
         object.insert("code".to_owned(), json!(self.kind().0));
         object.insert("exit".to_owned(), json!(self.exit_code()));
-        object.insert("message".to_owned(), json!(texts.next()));
+        // What a conflict says on its further lines stands in the data.
+        let message = texts.next().map(|text| if self.is_explained() { first_line(&text) } else { text });
+        object.insert("message".to_owned(), json!(message));
         let causes: Vec<String> = texts.collect();
         if !causes.is_empty() {
             object.insert("causes".to_owned(), json!(causes));
@@ -121,12 +156,33 @@ impl CliError {
         json!({ "error": object })
     }
 
+    fn is_explained(&self) -> bool {
+        match self {
+            Self::Conflict(_) => true,
+            Self::NotWritten { source, .. } => source.is_explained(),
+            _ => false,
+        }
+    }
+
     fn data(&self) -> Value {
         match self {
             Self::Library(error) => library_data(error),
-            Self::Setting { source, .. } | Self::OwnLease { source } => library_data(source),
+            Self::Setting { source, .. } | Self::OwnLease { source } | Self::Edit(source) => library_data(source),
             Self::PreconditionMissing { current, .. } => {
                 json!({ "path": current.path, "current": document(current) })
+            }
+            Self::Conflict(explained) => explained.data(),
+            Self::NoneFree(none) => json!({
+                "held": none.held.iter().map(held).collect::<Vec<_>>(),
+                "soonest_ms": none.soonest.map(milliseconds),
+            }),
+            Self::NotWritten { source, file } => {
+                let mut data = match source.data() {
+                    Value::Object(data) => data,
+                    _ => Map::new(),
+                };
+                data.insert("kept".to_owned(), json!(file));
+                Value::Object(data)
             }
             Self::LeaseGone(resources) | Self::LostWhileRunning { resources, .. } => json!({ "resources": resources }),
             _ => Value::Null,
@@ -140,6 +196,18 @@ impl From<mutext::InvalidName> for CliError {
     }
 }
 
+fn first_line(text: &str) -> String {
+    text.lines().next().unwrap_or_default().to_owned()
+}
+
+/// An edit that is alone needs no word on which of several it was.
+fn refused_edit(error: &Error) -> String {
+    let Error::EditFailed { path, failed, current } = error else { return error.to_string() };
+    let there =
+        current.as_ref().map_or_else(|| "absent".to_owned(), |current| format!("at revision {}", current.revision));
+    format!("{path}, {there}, stays as it was: {}", failed.source)
+}
+
 fn library_kind(error: &Error) -> (&'static str, Exit) {
     match error {
         Error::Conflict(_) => ("conflict", Exit::Conflict),
@@ -150,12 +218,59 @@ fn library_kind(error: &Error) -> (&'static str, Exit) {
         Error::LeaseLost { .. } => ("lease_lost", Exit::LeaseLost),
         Error::Engine(_) => ("engine", Exit::Trouble),
         Error::TooLarge { .. } => ("too_large", Exit::BadInput),
+        Error::EditFailed { failed, .. } => edit_kind(&failed.source),
+        Error::Unviewable { why, .. } => match **why {
+            ViewError::NoSuchSection { .. } | ViewError::NoSuchValue { .. } | ViewError::NoSuchLines { .. } => {
+                ("not_found", Exit::NotFound)
+            }
+            _ => ("bad_input", Exit::BadInput),
+        },
+        Error::Board { why, .. } => match **why {
+            BoardError::NoDocument | BoardError::NotThere(_) => ("not_found", Exit::NotFound),
+            _ => ("bad_input", Exit::BadInput),
+        },
+        Error::PreconditionRequired { .. } => ("precondition_required", Exit::Conflict),
+        Error::Erosion(_) => ("erosion", Exit::Conflict),
+        Error::NoRevision { .. } => ("not_found", Exit::NotFound),
+        Error::CursorGone { .. } => ("cursor_gone", Exit::NotFound),
+        Error::Archive(_) => ("archive", Exit::BadInput),
+        Error::ContextNotEmpty { .. } => ("context_not_empty", Exit::Conflict),
         _ => ("bad_input", Exit::BadInput),
+    }
+}
+
+/// An edit that does not fit what is there is a conflict; one that fits nothing is bad input.
+fn edit_kind(error: &EditError) -> (&'static str, Exit) {
+    match error {
+        EditError::NoDocument { .. } | EditError::NothingToDo => ("not_found", Exit::NotFound),
+        EditError::WrongKind { .. } | EditError::EmptyOld | EditError::BadPointer { .. } => {
+            ("bad_input", Exit::BadInput)
+        }
+        _ => ("edit_failed", Exit::Conflict),
     }
 }
 
 fn library_data(error: &Error) -> Value {
     match error {
+        Error::EditFailed { path, failed, current } => json!({
+            "path": path,
+            "edit": { "index": failed.index, "name": failed.name },
+            "current": current.as_deref().map(document),
+        }),
+        Error::PreconditionRequired { path, current } => json!({
+            "path": path,
+            "current": current.as_deref().map(document),
+        }),
+        Error::Erosion(erosion) => json!({
+            "path": erosion.path,
+            "revision": erosion.revision,
+            "bytes": erosion.bytes,
+            "left": erosion.left,
+        }),
+        Error::NoRevision { path, revision, newest } => json!({
+            "path": path, "revision": revision, "newest": newest,
+        }),
+        Error::CursorGone { after, oldest } => json!({ "after": after, "oldest": oldest }),
         Error::Conflict(conflict) => conflict_data(conflict),
         Error::Timeout { resources, waited, blocked } => json!({
             "resources": resources,
@@ -179,6 +294,16 @@ fn library_data(error: &Error) -> Value {
     }
 }
 
+/// An element that somebody else has.
+fn held(held: &HeldElement) -> Value {
+    json!({
+        "at": held.element.at,
+        "by": held.element.mark().map(|mark| &mark.by),
+        "attempt": held.element.attempts(),
+        "remaining_ms": milliseconds(held.remaining),
+    })
+}
+
 /// One step of a circle of waiters.
 fn knot(knot: &Knot) -> Value {
     let Waiter { lease, holder, claims, waited, reason, .. } = &knot.waiter;
@@ -196,7 +321,8 @@ fn knot(knot: &Knot) -> Value {
     })
 }
 
-fn conflict_data(conflict: &Conflict) -> Value {
+/// A conflict as JSON.
+pub(crate) fn conflict_data(conflict: &Conflict) -> Value {
     json!({
         "path": conflict.path,
         "demanded": conflict.precondition.to_string(),

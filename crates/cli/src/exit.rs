@@ -35,7 +35,9 @@ impl Exit {
     const fn meaning(self) -> &'static str {
         match self {
             Self::Done => "done",
-            Self::CriterionFailed => "an experiment's criterion failed, or doctor found a danger",
+            Self::CriterionFailed => {
+                "a criterion failed, doctor found a danger, or sync left something that is not alike"
+            }
             Self::BadInput => "bad usage or bad input; nothing was changed",
             Self::Conflict => "conflict: a precondition failed, or is missing; nothing was changed",
             Self::NotGranted => "the lock was not granted in time, or waiting for it would deadlock",

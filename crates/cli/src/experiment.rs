@@ -18,6 +18,7 @@ use mutext_lab::{agent, files, workload};
 
 use crate::config::{Common, Given, Origin};
 use crate::config_file::parse_duration;
+use crate::engines;
 use crate::error::CliError;
 use crate::exit::Exit;
 
@@ -43,7 +44,7 @@ What it writes, below --out:
 Exit status: 0 when every criterion passes, 1 when one fails; 130 after Ctrl-C, with what was measured so far.";
 
 /// 128 plus the number of SIGINT.
-const INTERRUPTED: u8 = 130;
+pub(crate) const INTERRUPTED: u8 = 130;
 
 /// Run an experiment, or rebuild its report
 #[derive(Args)]
@@ -57,6 +58,9 @@ enum Experiment {
     /// The published experiment: what locking costs, and what it saves
     #[command(after_help = LOCKING_EXAMPLES)]
     Locking(LockingArgs),
+    /// The published experiment on every lock engine at hand, side by side
+    #[command(after_help = engines::EXAMPLES)]
+    Engines(engines::EnginesArgs),
     /// Rebuild charts and report from an experiment's files
     #[command(
         after_help = "Examples:\n  mutext experiment report assets\n  mutext experiment report assets/data/experiments/locking-mechanism"
@@ -69,6 +73,9 @@ enum Experiment {
     /// One agent of a trial; experiments start it
     #[command(hide = true)]
     Agent,
+    /// One of those who contend for a lock; experiments start it
+    #[command(hide = true)]
+    Contender,
 }
 
 #[derive(Args)]
@@ -116,9 +123,9 @@ fn treatment(name: &str) -> Result<Treatment, String> {
 }
 
 impl ExperimentArgs {
-    /// Whether this process is one agent of a trial.
+    /// Whether this process is one agent of a trial, or one of those who contend.
     pub(crate) const fn is_agent(&self) -> bool {
-        matches!(self.experiment, Experiment::Agent)
+        matches!(self.experiment, Experiment::Agent | Experiment::Contender)
     }
 }
 
@@ -126,11 +133,18 @@ impl ExperimentArgs {
 pub(crate) async fn run(args: ExperimentArgs, common: &Common) -> Result<ExitCode, CliError> {
     match args.experiment {
         Experiment::Locking(args) => locking(args, common).await,
+        Experiment::Engines(args) => engines::run(args, common).await,
         Experiment::Report { dir } => rebuild(&dir, common),
-        Experiment::Agent => match agent::live().await {
-            Ok(()) => Ok(Exit::Done.into()),
-            Err(error) => Err(CliError::Experiment(error.to_string())),
-        },
+        Experiment::Agent => lived(agent::live().await),
+        Experiment::Contender => lived(mutext_lab::engines::live().await),
+    }
+}
+
+/// How a process that an experiment started has ended.
+fn lived(life: Result<(), agent::AgentError>) -> Result<ExitCode, CliError> {
+    match life {
+        Ok(()) => Ok(Exit::Done.into()),
+        Err(error) => Err(CliError::Experiment(error.to_string())),
     }
 }
 
@@ -198,7 +212,7 @@ fn verdict(results: &Results, summary: &Summary, common: &Common) -> String {
 }
 
 /// A table of the report, as every other table of this command.
-fn drawn<const N: usize>(table: &Table, common: &Common) -> String {
+pub(crate) fn drawn<const N: usize>(table: &Table, common: &Common) -> String {
     let cell = |cells: &[String], column: usize| cells.get(column).cloned().unwrap_or_default();
     let header: [String; N] = std::array::from_fn(|column| cell(&table.header, column));
     let rows = table.rows.iter().map(|row| std::array::from_fn(|column| cell(row, column)));
@@ -207,12 +221,21 @@ fn drawn<const N: usize>(table: &Table, common: &Common) -> String {
 
 /// What `--spawn` starts must not be named by another setting too.
 fn check_spawned(args: &LockingArgs, common: &Common) -> Result<(), CliError> {
-    let named = |server| match server {
-        Server::Postgres => Some((&common.store, "documents")).filter(|(given, _)| given.origin != Origin::Default),
-        Server::Redis => common.locks.as_ref().map(|given| (given, "locks")),
+    let locks: Vec<&str> = args.spawn.iter().filter(|server| !server.holds_documents()).map(|s| s.name()).collect();
+    if let [one, other, ..] = locks[..] {
+        return Err(CliError::input(format!(
+            "--spawn names {one} and {other}, both for locks; leave one of them out, or compare them with mutext experiment engines"
+        )));
+    }
+    let named = |server: &Server| {
+        if server.holds_documents() {
+            Some((&common.store, "documents")).filter(|(given, _)| given.origin != Origin::Default)
+        } else {
+            common.locks.as_ref().map(|given| (given, "locks"))
+        }
     };
     for server in &args.spawn {
-        let Some((given, what)) = named(*server) else { continue };
+        let Some((given, what)) = named(server) else { continue };
         return Err(CliError::input(format!(
             "--spawn {server} starts a server for {what}, but {} names {} for them; leave one of the two out",
             given.origin,
@@ -270,11 +293,6 @@ fn plan(
         }
         _ => None,
     };
-    let executable = std::env::current_exe().map_err(|source| CliError::Io {
-        what: "this program cannot find itself, to start agents".to_owned(),
-        remedy: "call it by its full path",
-        source,
-    })?;
     Ok(Plan {
         workload,
         trials: args.trials as usize,
@@ -283,12 +301,22 @@ fn plan(
         seed,
         store,
         locks,
-        servers: servers.facts().map_err(|error| trouble(&error))?,
+        servers: servers.facts(),
         peer,
         scratch: PathBuf::from(".mutext"),
-        agent_command: vec![executable.into(), OsString::from("experiment"), OsString::from("agent")],
+        agent_command: role("agent")?,
         commit: source_commit(),
     })
+}
+
+/// The command that starts this very program in one of an experiment's roles.
+pub(crate) fn role(name: &str) -> Result<Vec<OsString>, CliError> {
+    let executable = std::env::current_exe().map_err(|source| CliError::Io {
+        what: "this program cannot find itself, to start agents".to_owned(),
+        remedy: "call it by its full path",
+        source,
+    })?;
+    Ok(vec![executable.into(), OsString::from("experiment"), OsString::from(name)])
 }
 
 fn workload(args: &LockingArgs, common: &Common) -> Result<Workload, CliError> {
@@ -345,7 +373,7 @@ fn command(args: &LockingArgs, common: &Common, treatments: &[Treatment], seed: 
 }
 
 /// A place as others may read it: in full where it is a directory, without any password where it is a server.
-fn shown(given: &Given) -> String {
+pub(crate) fn shown(given: &Given) -> String {
     match given.address() {
         Ok(_) if given.url.starts_with("embedded:") => given.identity(),
         Ok(address) => address.to_string(),
@@ -354,18 +382,18 @@ fn shown(given: &Given) -> String {
 }
 
 /// The source's commit, where this build still stands beside its source.
-fn source_commit() -> Option<String> {
+pub(crate) fn source_commit() -> Option<String> {
     let mut git = std::process::Command::new("git");
     git.args(["-C", env!("CARGO_MANIFEST_DIR"), "describe", "--always", "--dirty", "--abbrev=12", "--exclude", "*"]);
     let output = git.output().ok().filter(|output| output.status.success())?;
     Some(String::from_utf8(output.stdout).ok()?.trim().to_owned()).filter(|commit| !commit.is_empty())
 }
 
-fn progress_bar(total: u64, common: &Common) -> ProgressBar {
+pub(crate) fn progress_bar(total: u64, common: &Common) -> ProgressBar {
     if common.out.json {
         return ProgressBar::hidden();
     }
-    let template = "{bar:30} {pos}/{len} trials, {elapsed_precise} (yet {eta})  {msg}";
+    let template = "{bar:30} {pos}/{len}, {elapsed_precise} (yet {eta})  {msg}";
     let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
     let bar = ProgressBar::new(total).with_style(style);
     bar.enable_steady_tick(Duration::from_millis(200));
@@ -391,7 +419,7 @@ impl Counts {
 }
 
 /// Ready once somebody asks this process to stop.
-async fn interrupted() {
+pub(crate) async fn interrupted() {
     use tokio::signal::unix::{SignalKind, signal};
     let (Ok(mut interrupt), Ok(mut terminate)) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
     else {
@@ -403,7 +431,7 @@ async fn interrupted() {
     }
 }
 
-fn with_causes(error: &dyn std::error::Error) -> String {
+pub(crate) fn with_causes(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {

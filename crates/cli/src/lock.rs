@@ -26,6 +26,9 @@ const REVIVAL: Duration = Duration::from_millis(250);
 /// How often it is looked what is in the way, and how long nothing is said at first.
 const LOOK: Duration = Duration::from_secs(1);
 
+/// When a signal finds no command yet to pass it on to.
+const BEFORE: &str = "before the lock was granted; nothing is held";
+
 /// Run a command while holding a lease
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  \
@@ -70,7 +73,7 @@ pub(crate) struct LockArgs {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum OnLoss {
+pub(crate) enum OnLoss {
     /// SIGTERM, after five seconds SIGKILL; exit status 5
     Kill,
     /// Say so, and let it go on
@@ -83,7 +86,8 @@ fn wait(text: &str) -> Result<Wait, String> {
     Wait::new(duration).map_err(|error| format!("{error}{flag}"))
 }
 
-fn ttl(text: &str) -> Result<Ttl, String> {
+/// How long a lease lasts without renewal.
+pub(crate) fn ttl(text: &str) -> Result<Ttl, String> {
     Ttl::new(parse_duration(text)?).map_err(|error| error.to_string())
 }
 
@@ -92,7 +96,7 @@ pub(crate) async fn run(args: LockArgs, common: &Common) -> Result<ExitCode, Cli
     let common = &Common { keeps: Inherited::kept(common)?, ..common.clone() };
     let (mutext, context) = tokio::select! {
         opened = common.open() => opened?,
-        signal = signals.next() => return Err(signals::interrupted(signal)),
+        signal = signals.next() => return Err(signals::interrupted_when(signal, BEFORE)),
     };
     let outcome = hold(&args, common, &context, &mut signals).await;
     mutext.finish().await;
@@ -109,17 +113,17 @@ async fn hold(
     if let Some(fence) = Inherited::covering_all(&args.resources, common)? {
         // The surrounding lock covers it: its holder renews it, and ends this command where it is lost.
         inherited::still_stands(&fence, context).await?;
-        let mut watch = Watch { args, common, resources: &args.resources, loss: None, kill_at: None };
-        let status = watch.until_it_ends(&mut spawn(args, Vec::new())?, None, signals).await?;
+        let mut watch = Watch::new(args.on_loss, common, &args.resources);
+        let status = watch.until_it_ends(&mut spawn(&args.command, Vec::new())?, None, signals).await?;
         return Ok(passed_on(status));
     }
     let guard = tokio::select! {
         granted = acquire(args, common, context) => granted?,
-        signal = signals.next() => return Err(signals::interrupted(signal)),
+        signal = signals.next() => return Err(signals::interrupted_when(signal, BEFORE)),
     };
-    let mut child = spawn(args, inherited::environment(guard.lease(), common))?;
+    let mut child = spawn(&args.command, inherited::environment(guard.lease(), common))?;
     let resources: Vec<Resource> = guard.lease().claims.iter().map(|claim| claim.resource.clone()).collect();
-    let mut watch = Watch { args, common, resources: &resources, loss: None, kill_at: None };
+    let mut watch = Watch::new(args.on_loss, common, &resources);
     let status = watch.until_it_ends(&mut child, Some(&guard), signals).await?;
     let mut lost = watch.loss.map(Some);
     match guard.release().await {
@@ -141,8 +145,9 @@ async fn hold(
     }
 }
 
-fn spawn(args: &LockArgs, environment: Vec<(&'static str, String)>) -> Result<Child, CliError> {
-    let Some((program, arguments)) = args.command.split_first() else { return Err(CliError::input("no command")) };
+/// Starts the command that runs under a lease.
+pub(crate) fn spawn(command: &[OsString], environment: Vec<(&'static str, String)>) -> Result<Child, CliError> {
+    let Some((program, arguments)) = command.split_first() else { return Err(CliError::input("no command")) };
     let mut command = Command::new(program);
     command.args(arguments).envs(environment).env_remove(crate::metrics::VARIABLE);
     command.spawn().map_err(|source| {
@@ -204,16 +209,22 @@ async fn tell_of_waiting(id: LeaseId, common: &Common, context: &Context) -> Inf
 }
 
 /// Watches over a command and its lease.
-struct Watch<'a> {
-    args: &'a LockArgs,
+pub(crate) struct Watch<'a> {
+    on_loss: OnLoss,
     common: &'a Common,
     resources: &'a [Resource],
-    loss: Option<Loss>,
+    /// Why the lease was lost, where it was.
+    pub(crate) loss: Option<Loss>,
     kill_at: Option<Instant>,
 }
 
-impl Watch<'_> {
-    async fn until_it_ends(
+impl<'a> Watch<'a> {
+    pub(crate) const fn new(on_loss: OnLoss, common: &'a Common, resources: &'a [Resource]) -> Self {
+        Self { on_loss, common, resources, loss: None, kill_at: None }
+    }
+
+    /// Waits for the command's end, passes signals on to it, and stops it where the lease is lost.
+    pub(crate) async fn until_it_ends(
         &mut self,
         child: &mut Child,
         guard: Option<&LockGuard>,
@@ -246,7 +257,7 @@ impl Watch<'_> {
 
     fn lose(&mut self, loss: Loss, pid: Option<u32>) {
         let what = format!("the lease on {} is lost: {loss}", list(self.resources));
-        match self.args.on_loss {
+        match self.on_loss {
             OnLoss::Kill => {
                 let stop = format!("{what}; the command is told to stop (SIGTERM), and killed in {STOPPING:?}");
                 self.common.out.warn("lease_lost", &stop);
@@ -260,7 +271,7 @@ impl Watch<'_> {
 }
 
 /// Ready when the lease is lost for good: one that has only lapsed is given the time of a renewal.
-async fn confirmed_loss(guard: &LockGuard) -> Loss {
+pub(crate) async fn confirmed_loss(guard: &LockGuard) -> Loss {
     loop {
         let loss = guard.lost().await;
         if loss != Loss::Unconfirmed {
@@ -276,12 +287,13 @@ async fn confirmed_loss(guard: &LockGuard) -> Loss {
     }
 }
 
-fn ended(status: ExitStatus) -> String {
+/// How the command ended, in words.
+pub(crate) fn ended(status: ExitStatus) -> String {
     status.code().map_or_else(|| format!("was ended by {status}"), |code| format!("ended with status {code}"))
 }
 
 /// The command's own status; 128 and the signal where one ended it.
-fn passed_on(status: ExitStatus) -> ExitCode {
+pub(crate) fn passed_on(status: ExitStatus) -> ExitCode {
     use std::os::unix::process::ExitStatusExt;
     let signalled = || status.signal().and_then(|signal| u8::try_from(128 + signal).ok());
     let code = status.code().and_then(|code| u8::try_from(code).ok()).or_else(signalled);

@@ -4,7 +4,17 @@
 //! |---|---|
 //! | `args` | which commands there are |
 //! | `config`, `config_file` | settings: flags, environment, file |
-//! | `documents`, `write` | reading and changing documents |
+//! | `documents`, `write` | reading documents, and writing them as a whole |
+//! | `edits`, `commits` | changing documents by what changes; several at once |
+//! | `parts` | reading less than a whole document |
+//! | `edit` | a document in a person's editor |
+//! | `claim` | taking an element of a board |
+//! | `past` | what documents were |
+//! | `feed` | watching documents change |
+//! | `whole` | searching, exporting, importing and tending a context |
+//! | `input`, `said` | what is given to be written, and what is said of it |
+//! | `conflict` | conflicts, as they are told |
+//! | `sync` | a folder and a context that are kept alike |
 //! | `lock`, `signals`, `inherited` | running a command under a lease, and what that command inherits |
 //! | `locks` | who holds what, and breaking a lease |
 //! | `watch` | who holds what, looked at again and again |
@@ -13,21 +23,34 @@
 //! | `output`, `error`, `exit` | what is said, and with which status |
 
 mod args;
+mod claim;
+mod commits;
 mod config;
 mod config_file;
+mod conflict;
 mod doctor;
 mod documents;
+mod edit;
+mod edits;
+mod engines;
 mod error;
 mod exit;
 mod experiment;
+mod feed;
 mod inherited;
+mod input;
 mod lock;
 mod locks;
 mod log;
 mod metrics;
 mod output;
+mod parts;
+mod past;
+mod said;
 mod signals;
+mod sync;
 mod watch;
+mod whole;
 mod write;
 
 use std::process::ExitCode;

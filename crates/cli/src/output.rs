@@ -89,6 +89,22 @@ impl Output {
         }
     }
 
+    /// Something that whoever sits at the terminal is to read before they decide.
+    pub(crate) fn say(self, text: &str) {
+        if !self.json {
+            to_stderr(&line(&printable(text)));
+        }
+    }
+
+    /// Where something that goes on has begun.
+    pub(crate) fn began(self, text: &str, data: &serde_json::Value) {
+        if self.json {
+            to_stderr(&line(&json!({ "began": data }).to_string()));
+        } else {
+            self.remark(text);
+        }
+    }
+
     /// What happens meanwhile, for whoever asked to be told.
     pub(crate) fn note(self, level: &str, target: &str, text: &str) {
         if self.json {
@@ -100,12 +116,20 @@ impl Output {
 
     /// Why the command failed, with its causes.
     pub(crate) fn error(self, error: &CliError) {
+        if let CliError::Told { said, .. } = error {
+            return to_stderr(said);
+        }
         if self.json {
             return to_stderr(&line(&error.to_json().to_string()));
         }
         let chain = error.chain().join("\n  caused by: ");
         to_stderr(&format!("{} {}\n", paint("error:", "1;31"), printable(&chain)));
     }
+}
+
+/// A question at the terminal, whose answer follows on the same line.
+pub(crate) fn question(text: &str) {
+    to_stderr(text);
 }
 
 /// Whether there is still somebody who reads.

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::future::poll_fn;
+use std::process::ExitCode;
 use std::task::Poll;
 
 pub(crate) use rustix::process::Signal;
@@ -81,7 +82,18 @@ pub(crate) fn reaches_both(signal: Signal) -> bool {
     foreground == Some(getpgrp())
 }
 
+/// The status of a command that goes on until a signal ends it, and has nothing to say then.
+pub(crate) fn ended_by(signal: Signal) -> ExitCode {
+    ExitCode::from(128 + u8::try_from(signal.as_raw()).unwrap_or(0))
+}
+
+/// A command that was ended before it was done.
 pub(crate) fn interrupted(signal: Signal) -> CliError {
+    interrupted_when(signal, "before it was done; nothing is held")
+}
+
+/// The same, with what it was at.
+pub(crate) fn interrupted_when(signal: Signal, what: &'static str) -> CliError {
     let name = PASSED_ON.iter().find(|(known, _)| *known == signal).map_or("a signal", |(_, name)| name);
-    CliError::Interrupted { name, number: u8::try_from(signal.as_raw()).unwrap_or(0) }
+    CliError::Interrupted { name, number: u8::try_from(signal.as_raw()).unwrap_or(0), what }
 }

@@ -1,19 +1,23 @@
 //! `put` and `rm`: changing documents, never blindly unless told to.
 
-use std::fs::File;
-use std::io::{self, Read};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, ValueEnum};
-use mutext::{Commit, Committed, Content, Context, DocumentPath, Error, Fence, IdempotencyKey, Precondition, Revision};
+use mutext::{
+    Commit, Committed, Content, Context, DocumentPath, Effected, Error, Expiry, Fence, Kind, Precondition, Revision,
+    Written,
+};
 use serde_json::json;
 
 use crate::config::Common;
+use crate::conflict::explained;
 use crate::documents::missing;
 use crate::error::CliError;
 use crate::exit::Exit;
 use crate::inherited::{self, Inherited};
+use crate::input::{self, Input};
+use crate::said::{Why, expiry};
 
 /// Write a document: create it, or replace it
 #[derive(Debug, Args)]
@@ -25,7 +29,9 @@ use crate::inherited::{self, Inherited};
     Without a flag it creates. To replace a document, say which revision it replaces (--if-revision),\n\
     or run inside `mutext lock`, or say --overwrite; else it is refused, and the answer names the\n\
     current revision. Standard input is read only for `-`, so that a job whose input happens to be\n\
-    empty never empties a document.")]
+    empty never empties a document.\n\n\
+    --merge keeps what others have changed since that revision, where the two changes do not touch each\n\
+    other. What would drop more than half of a document is refused, unless --allow-shrink is said.")]
 pub(crate) struct PutArgs {
     /// The document, as in plan.md or tasks/17
     path: DocumentPath,
@@ -37,6 +43,15 @@ pub(crate) struct PutArgs {
     file: Option<PathBuf>,
     #[command(flatten)]
     demand: Demand,
+    /// Merge with what others have changed since --if-revision
+    #[arg(long, requires = "if_revision")]
+    merge: bool,
+    /// Also where more than half of the document is dropped
+    #[arg(long)]
+    allow_shrink: bool,
+    /// How long the document stays from now on, as in 2h; or never, for always
+    #[arg(long, value_name = "DURATION", value_parser = expiry)]
+    expires: Option<Expiry>,
     /// What it is [default: json where PATH ends in .json, else text]
     #[arg(long = "type", value_name = "TYPE")]
     kind: Option<KindArg>,
@@ -62,18 +77,23 @@ struct Demand {
     /// Whatever is there
     #[arg(long, conflicts_with = "if_revision")]
     overwrite: bool,
-    /// Why, for the history
-    #[arg(long, short, value_name = "TEXT")]
-    message: Option<String>,
-    /// Names this change, so that a retry after a lost answer happens once
-    #[arg(long, value_name = "KEY")]
-    key: Option<IdempotencyKey>,
+    #[command(flatten)]
+    why: Why,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum KindArg {
     Json,
     Text,
+}
+
+impl From<KindArg> for Kind {
+    fn from(kind: KindArg) -> Self {
+        match kind {
+            KindArg::Json => Self::Json,
+            KindArg::Text => Self::Text,
+        }
+    }
 }
 
 impl Demand {
@@ -92,34 +112,67 @@ impl Demand {
             }
             commit = commit.fenced_by(fence);
         }
-        commit.message = self.message;
-        commit.key = self.key;
+        commit.message = self.why.message;
+        commit.key = self.why.key;
         Ok(context.commit(commit).await?)
     }
 }
 
 pub(crate) async fn put(args: PutArgs, common: &Common) -> Result<ExitCode, CliError> {
-    let PutArgs { path, text, file, demand, kind } = args;
-    let fence = Inherited::covering(&path, common)?;
-    let is_json = Path::new(path.as_str()).extension().is_some_and(|extension| extension == "json");
-    let kind = kind.unwrap_or(if is_json { KindArg::Json } else { KindArg::Text });
-    let content = Input::of(text, file.as_deref()).content(&path, kind, common.document_bytes_max)?;
-    let committed = common
-        .with_context(async |context| {
-            let precondition = demand.precondition(fence.as_ref()).unwrap_or(Precondition::Absent);
-            let commit = Commit::new(common.agent.clone()).put(path.clone(), content, precondition);
-            demand.make(commit, fence, &context).await.map_err(|error| match error {
-                CliError::Library(Error::Conflict(conflict)) if conflict.precondition == Precondition::Absent => {
-                    match conflict.current.clone() {
-                        Some(current) => needs_precondition("to replace", current),
-                        None => Error::Conflict(conflict).into(),
-                    }
-                }
-                other => other,
+    let fence = Inherited::covering(&args.path, common)?;
+    let kind = args.kind.map_or_else(|| input::kind_of(&args.path), Kind::from);
+    let input = Input::of(args.text.clone(), args.file.as_deref());
+    let content = input.content(&args.path, kind, common.document_bytes_max)?;
+    let written = common.with_context(async |context| match make(&args, &context, content.clone(), fence).await {
+        Ok(written) => Ok(written),
+        Err(CliError::Library(Error::Conflict(conflict))) if conflict.precondition == Precondition::Absent => {
+            Err(match conflict.current.clone() {
+                Some(current) => needs_precondition("to replace", current),
+                None => Error::Conflict(conflict).into(),
             })
-        })
-        .await?;
-    tell(&committed, false, common)
+        }
+        Err(error) => {
+            let next = |current: Option<Revision>, clean| next(&args.path, current, clean);
+            Err(explained(error, &context, Some(&content), next).await)
+        }
+    });
+    tell_written(&args.path, &written.await?, common)
+}
+
+/// What somebody who met a conflict does next.
+fn next(path: &DocumentPath, current: Option<Revision>, clean: Option<bool>) -> String {
+    match (current, clean) {
+        (Some(_), Some(true)) => "repeat it with --merge, which keeps both changes".to_owned(),
+        (Some(current), _) => format!(
+            "put your change into what is there now (`mutext get {path}`), then repeat it with --if-revision {current}"
+        ),
+        (None, _) => format!("there is no {path} any more (`mutext history {path}`); repeat it without --if-revision"),
+    }
+}
+
+async fn make(args: &PutArgs, context: &Context, content: Content, fence: Option<Fence>) -> Result<Written, CliError> {
+    let precondition = args.demand.precondition(fence.as_ref()).unwrap_or(Precondition::Absent);
+    let mut writing = context.write(args.path.clone(), content).precondition(precondition);
+    writing = writing.expires(args.expires.unwrap_or_default());
+    if let Some(fence) = fence {
+        if args.demand.if_revision.is_none() {
+            inherited::still_stands(&fence, context).await?;
+        }
+        writing = writing.under(fence);
+    }
+    if args.merge {
+        writing = writing.merge();
+    }
+    if args.allow_shrink {
+        writing = writing.allow_shrink();
+    }
+    if let Some(message) = &args.demand.why.message {
+        writing = writing.message(message);
+    }
+    if let Some(key) = &args.demand.why.key {
+        writing = writing.key(key.clone());
+    }
+    Ok(writing.await?)
 }
 
 pub(crate) async fn rm(args: RmArgs, common: &Common) -> Result<ExitCode, CliError> {
@@ -129,7 +182,7 @@ pub(crate) async fn rm(args: RmArgs, common: &Common) -> Result<ExitCode, CliErr
         .with_context(async |context| {
             let precondition = demand.precondition(fence.as_ref());
             // A retry under a key must reach the store, which alone knows what the key has done.
-            let precondition = match (precondition, demand.key.is_some()) {
+            let precondition = match (precondition, demand.why.key.is_some()) {
                 (Some(precondition), true) => precondition,
                 (given, _) => {
                     let current = context.get(&path).await?.ok_or_else(|| missing(&path, &context))?;
@@ -137,91 +190,72 @@ pub(crate) async fn rm(args: RmArgs, common: &Common) -> Result<ExitCode, CliErr
                 }
             };
             let commit = Commit::new(common.agent.clone()).delete(path.clone(), precondition);
-            demand.make(commit, fence, &context).await
+            match demand.make(commit, fence, &context).await {
+                Ok(committed) => Ok(committed),
+                Err(error) => Err(explained(error, &context, None, |current, _| match current {
+                    Some(current) => {
+                        format!("see whether it may still go, then `mutext rm {path} --if-revision {current}`")
+                    }
+                    None => format!("{path} is gone already; see `mutext history {path}`"),
+                })
+                .await),
+            }
         })
         .await?;
-    tell(&committed, true, common)
+    tell_deleted(&committed, common)
 }
 
 fn needs_precondition(verb: &'static str, current: mutext::Document) -> CliError {
     CliError::PreconditionMissing { verb, current: Box::new(current) }
 }
 
-fn tell(committed: &Committed, deleted: bool, common: &Common) -> Result<ExitCode, CliError> {
-    let Some((path, revision)) = committed.revisions.first() else { return Ok(Exit::Done.into()) };
-    let answer = json!({
+fn tell_written(path: &DocumentPath, written: &Written, common: &Common) -> Result<ExitCode, CliError> {
+    let Written { revision, cursor, effect, replayed } = written;
+    let word = match effect {
+        Effected::Created => "created",
+        Effected::Written => "written",
+        Effected::Unchanged => "unchanged",
+        Effected::Merged(_) => "merged",
+        Effected::Deleted => "deleted",
+    };
+    let mut answer = json!({
         "path": path,
         "revision": revision,
-        "deleted": deleted,
-        "cursor": committed.cursor,
-        "replayed": committed.replayed,
+        "status": word,
+        "deleted": false,
+        "cursor": cursor,
+        "replayed": replayed,
     });
-    common.out.answer(&answer, || {
-        let what = if deleted { "is deleted, at revision" } else { "is at revision" };
-        let replayed = if committed.replayed { ", since an earlier call with this key" } else { "" };
-        format!("{path} {what} {revision}{replayed}\n")
+    if let Effected::Merged(merged) = effect {
+        answer["merged_with"] = json!(merged.with);
+        answer["foreign"] = json!(merged.foreign);
+        answer["content"] = json!(merged.content.as_str());
+    }
+    common.out.answer(&answer, || match effect {
+        _ if *replayed => format!("{path} is at revision {revision}, since an earlier call with this key\n"),
+        Effected::Unchanged => format!("{path} stays at revision {revision}: it holds that already\n"),
+        Effected::Merged(merged) => format!(
+            "{path} is at revision {revision}, merged with revision {}; see whether the two make sense together: \
+             others had changed\n{}",
+            merged.with, merged.foreign
+        ),
+        _ => format!("{path} is at revision {revision}\n"),
     })?;
     Ok(Exit::Done.into())
 }
 
-/// Where a document's content comes from.
-enum Input<'a> {
-    Argument(String),
-    Standard,
-    File(&'a Path),
-}
-
-impl<'a> Input<'a> {
-    fn of(text: Option<String>, file: Option<&'a Path>) -> Self {
-        match (text, file) {
-            (_, Some(file)) => Self::File(file),
-            (Some(text), None) if text != "-" => Self::Argument(text),
-            _ => Self::Standard,
-        }
-    }
-
-    fn name(&self) -> String {
-        match self {
-            Self::Argument(_) => "the argument TEXT".to_owned(),
-            Self::Standard => "standard input".to_owned(),
-            Self::File(path) => format!("file {}", path.display()),
-        }
-    }
-
-    fn content(self, path: &DocumentPath, kind: KindArg, limit: usize) -> Result<Content, CliError> {
-        let name = self.name();
-        let bytes = self.read(limit)?;
-        if bytes.len() > limit {
-            return Err(CliError::input(format!(
-                "document {path} would have more than {limit} bytes, the limit, from {name}: split it, or raise \
-                 document_bytes_max in the config file; nothing was changed"
-            )));
-        }
-        let text = String::from_utf8(bytes).map_err(|error| {
-            let at = error.utf8_error().valid_up_to();
-            CliError::input(format!(
-                "{name} is not UTF-8 text at byte {at}; documents hold UTF-8 text or JSON: convert it first"
-            ))
-        })?;
-        match kind {
-            KindArg::Text => Ok(Content::text(text)),
-            KindArg::Json => Content::parse_json(text).map_err(|error| {
-                CliError::input(format!("{name} for {path}: {error}; correct it, or store it with --type text"))
-            }),
-        }
-    }
-
-    /// At most one byte more than the limit: whoever never stops writing does not fill the memory.
-    fn read(self, limit: usize) -> Result<Vec<u8>, CliError> {
-        let what = format!("{} cannot be read", self.name());
-        let mut bytes = Vec::new();
-        let most = u64::try_from(limit).unwrap_or(u64::MAX).saturating_add(1);
-        let outcome = match self {
-            Self::Argument(text) => return Ok(text.into_bytes()),
-            Self::Standard => io::stdin().lock().take(most).read_to_end(&mut bytes),
-            Self::File(path) => File::open(path).and_then(|file| file.take(most).read_to_end(&mut bytes)),
-        };
-        let remedy = "nothing was changed; name a file that can be read";
-        outcome.map(|_| bytes).map_err(|source| CliError::Io { what, remedy, source })
-    }
+fn tell_deleted(committed: &Committed, common: &Common) -> Result<ExitCode, CliError> {
+    let Some((path, revision)) = committed.revisions.first() else { return Ok(Exit::Done.into()) };
+    let answer = json!({
+        "path": path,
+        "revision": revision,
+        "deleted": true,
+        "cursor": committed.cursor,
+        "replayed": committed.replayed,
+    });
+    common.out.answer(&answer, || {
+        let replayed = if committed.replayed { ", since an earlier call with this key" } else { "" };
+        format!("{path} is deleted, at revision {revision}{replayed}\n")
+    })?;
+    Ok(Exit::Done.into())
 }

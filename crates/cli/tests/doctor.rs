@@ -160,3 +160,17 @@ fn each_setting_says_where_it_came_from() {
     assert_eq!(ran.status, 2, "{ran:?}");
     assert!(ran.err.contains("MUTEXT_TTL is \"soon\""), "{ran:?}");
 }
+
+#[cfg(feature = "consul")]
+#[test]
+fn consul_is_looked_at_and_a_lock_is_tried_there() {
+    let consul = mutext_testbed::ConsulServer::start().unwrap();
+    let ran = doctor(&["--locks", &consul.url(), "--json"], &[]);
+    assert_eq!(ran.status, 0, "{ran:?}");
+    ran.finds("locks", "agent", "fine", "");
+    ran.finds("locks", "servers", "note", "three or five");
+    ran.finds("locks", "data", "warning", "data directory");
+    ran.finds("end to end", "acquire", "fine", "");
+    let refused = doctor(&["--store", &consul.url()], &[]);
+    assert!(refused.err.contains("Consul holds locks, not documents"), "{refused:?}");
+}

@@ -149,7 +149,7 @@ fn what_it_cannot_do_it_says_before_it_begins() {
         (vec!["--compare", "python"], 2, ["--compare python", "--spawn redis,postgres"]),
         (vec!["--compare", "python", "--spawn", "redis"], 2, ["PostgreSQL", "--store"]),
         (vec!["--treatments", "python locking"], 2, ["python locking", "protected"]),
-        (vec!["--store", "etcd://me:secret@host"], 2, ["etcd", "embedded:DIR"]),
+        (vec!["--store", "redlock://me:secret@host"], 2, ["redlock", "embedded:DIR"]),
         (vec!["--treatments", "baseline,wishful"], 2, ["wishful", "protected"]),
         (vec!["--profile", "cold"], 2, ["cold", "published"]),
         (vec!["--trials", "0"], 2, ["0", "--trials"]),

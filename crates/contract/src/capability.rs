@@ -25,6 +25,9 @@ pub enum ExpiryClock {
     Server,
     /// The machine's monotonic clock, which all its processes share.
     Machine,
+    /// The monotonic clock of its holder, and of whoever wants it: that one must have seen it unrenewed for its whole
+    /// TTL. Nobody trusts another's clock.
+    Observer,
 }
 
 /// How a dead holder is found.
@@ -64,6 +67,44 @@ pub struct LockCapabilities {
     pub token_source: &'static str,
     /// What the engine's memory survives, and what follows where it does not.
     pub survives: &'static str,
+}
+
+impl LockCapabilities {
+    /// Each property and what this engine has of it, in words: the columns and cells of the docs' table, of reports and
+    /// of `mutext engines`.
+    pub fn described(&self) -> Vec<(&'static str, String)> {
+        let yes = |has: bool| if has { "yes" } else { "no" }.to_owned();
+        let waiting = match self.waiting {
+            Waiting::Pushed => "told when it is its turn",
+            Waiting::Polled => "asks again and again",
+        };
+        let fairness = match self.fairness {
+            Fairness::FirstComeFirstServed => "first come, first served",
+            Fairness::Barging => "whoever asks at the right moment",
+        };
+        let dead = match self.dead_holder {
+            DeadHolder::Ttl => "by its TTL",
+            DeadHolder::Presence => "by its presence, before its TTL",
+        };
+        let clock = match self.expiry_clock {
+            ExpiryClock::Server => "the server's",
+            ExpiryClock::Machine => "the machine's monotonic one",
+            ExpiryClock::Observer => "its holder's, and its challenger's, each for itself",
+        };
+        vec![
+            ("a waiter", waiting.to_owned()),
+            ("order", fairness.to_owned()),
+            ("shared mode", yes(self.shared_mode)),
+            ("subtrees", yes(self.subtrees)),
+            ("several at once", yes(self.several_resources)),
+            ("deadlocks found", yes(self.deadlock_detection)),
+            ("lapsed lease revived", yes(self.revival)),
+            ("a dead holder is found", dead.to_owned()),
+            ("clock of expiry", clock.to_owned()),
+            ("tokens come from", self.token_source.to_owned()),
+            ("its memory survives", self.survives.to_owned()),
+        ]
+    }
 }
 
 /// What a document engine can do.

@@ -13,15 +13,35 @@
 //! assert_eq!(board.as_str(), r#"{"done": 42, "of": 12345678901234567890123}"#);
 //! ```
 
+mod blame;
+mod board;
+mod board_json;
+mod board_text;
+mod diff;
 mod edit;
 mod edit_error;
 mod json;
 mod lines;
+mod merge;
+mod merge_json;
+mod merge_text;
 mod number;
+mod outline;
 mod patch;
 mod place;
+mod spans;
 mod style;
+mod view;
 
+pub use blame::{Blamed, Blamer};
+pub use board::{
+    BoardError, ClaimOutcome, Claimant, Condition, Element, Mark, Standing, Step, Stepped, Wanted, claim, elements,
+    step,
+};
+pub use diff::{Diff, DiffOptions, diff, diff_texts};
 pub use edit::{Edit, FailedEdit, Which, apply_all};
 pub use edit_error::EditError;
 pub use json_patch::{Patch, PatchOperation};
+pub use merge::{Hunk, Lines, Merge, MergeError, Place, Resolution, merge};
+pub use outline::{Outline, OutlineOptions, OutlinePart, outline};
+pub use view::{Part, View, ViewError, view};

@@ -118,6 +118,18 @@ pub(crate) fn written_like(value: &Value, like: Option<&Content>) -> Content {
     Content::parse_json(text.as_str()).unwrap_or_else(|_| Content::text(text))
 }
 
+/// A JSON document's value on lines of its own, two blanks a level; `None` where it cannot be taken apart.
+pub(crate) fn laid_out(content: &Content) -> Option<String> {
+    let style = Style {
+        indent: Some("  ".to_owned()),
+        comma_blank: false,
+        colon_blank: true,
+        line_break: "\n",
+        end: "\n".to_owned(),
+    };
+    Some(style.write(&content.parse::<Value>().ok()?))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

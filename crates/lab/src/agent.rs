@@ -129,7 +129,7 @@ pub async fn live() -> Result<(), AgentError> {
     Ok(())
 }
 
-fn say(line: &str) -> std::io::Result<()> {
+pub(crate) fn say(line: &str) -> std::io::Result<()> {
     let mut out = std::io::stdout().lock();
     writeln!(out, "{line}")?;
     out.flush()

@@ -26,7 +26,7 @@ pub enum Place {
 }
 
 impl Place {
-    fn in_trial(&self, fresh: &Path) -> Address {
+    pub(crate) fn in_trial(&self, fresh: &Path) -> Address {
         match self {
             Self::Fresh => Address::embedded(fresh),
             Self::At(address) => address.clone(),
@@ -34,14 +34,14 @@ impl Place {
     }
 
     /// As a report may show it: without any password.
-    fn shown(&self) -> String {
+    pub(crate) fn shown(&self) -> String {
         match self {
             Self::Fresh => "embedded (a fresh directory for each trial)".to_owned(),
             Self::At(address) => address.to_string(),
         }
     }
 
-    fn is_embedded(&self) -> bool {
+    pub(crate) fn is_embedded(&self) -> bool {
         self.shown().starts_with("embedded")
     }
 }
@@ -183,7 +183,7 @@ fn trial_plan(
     Ok((plan, scratch))
 }
 
-fn fresh_directory(dir: &Path) -> Result<tempfile::TempDir, ExperimentError> {
+pub(crate) fn fresh_directory(dir: &Path) -> Result<tempfile::TempDir, ExperimentError> {
     let made = std::fs::create_dir_all(dir).and_then(|()| tempfile::Builder::new().prefix("trial-").tempdir_in(dir));
     made.map_err(|source| ExperimentError::Scratch { dir: dir.to_owned(), source })
 }

@@ -55,7 +55,7 @@ pub enum FilesError {
 
 /// A trial as a row: its evidence is one cell, a JSON array.
 #[derive(Debug, Serialize, Deserialize)]
-struct TrialRow {
+pub(crate) struct TrialRow {
     trial: usize,
     treatment: Treatment,
     order: usize,
@@ -168,7 +168,7 @@ pub fn root_of(dir: &Path) -> PathBuf {
     dir.to_owned()
 }
 
-fn malformed(path: &Path, what: &impl ToString) -> FilesError {
+pub(crate) fn malformed(path: &Path, what: &impl ToString) -> FilesError {
     FilesError::Malformed { path: path.to_owned(), what: what.to_string() }
 }
 
@@ -183,7 +183,7 @@ fn rows<T: serde::de::DeserializeOwned>(path: &Path) -> Result<Vec<T>, FilesErro
 }
 
 /// Beside its place first, then moved there: nobody ever sees half a file.
-fn write_whole(path: &Path, content: &[u8]) -> Result<(), FilesError> {
+pub(crate) fn write_whole(path: &Path, content: &[u8]) -> Result<(), FilesError> {
     let fail = |verb| move |source| FilesError::Io { path: path.to_owned(), verb, source };
     let folder = path.parent().unwrap_or(Path::new("."));
     fs::create_dir_all(folder).map_err(fail("made"))?;
@@ -197,26 +197,34 @@ fn write_whole(path: &Path, content: &[u8]) -> Result<(), FilesError> {
 }
 
 fn trials_csv(path: &Path, trials: &[&Trial]) -> Result<Vec<u8>, FilesError> {
-    let mut writer = csv::WriterBuilder::new().has_headers(false).from_writer(Vec::new());
-    let fail = |error: csv::Error| malformed(path, &error);
-    writer.write_record(COLUMNS[..18].iter().map(|(name, _)| name)).map_err(fail)?;
-    for trial in trials {
-        writer.serialize(row(trial)).map_err(fail)?;
-    }
-    writer.into_inner().map_err(|error| malformed(path, &error.error()))
+    to_csv(path, &trial_columns().collect::<Vec<_>>(), trials.iter().map(|trial| row(trial)))
 }
 
 fn samples_csv(path: &Path, samples: &[Sample]) -> Result<Vec<u8>, FilesError> {
+    to_csv(path, &["trial", "treatment", "agent", "update_ms", "acquire_ms"], samples)
+}
+
+/// The columns of a trial's row.
+pub(crate) fn trial_columns() -> impl Iterator<Item = &'static str> {
+    COLUMNS[..18].iter().map(|(name, _)| *name)
+}
+
+/// A header and rows, as CSV.
+pub(crate) fn to_csv(
+    path: &Path,
+    header: &[&str],
+    rows: impl IntoIterator<Item = impl Serialize>,
+) -> Result<Vec<u8>, FilesError> {
     let mut writer = csv::WriterBuilder::new().has_headers(false).from_writer(Vec::new());
     let fail = |error: csv::Error| malformed(path, &error);
-    writer.write_record(["trial", "treatment", "agent", "update_ms", "acquire_ms"]).map_err(fail)?;
-    for sample in samples {
-        writer.serialize(sample).map_err(fail)?;
+    writer.write_record(header).map_err(fail)?;
+    for row in rows {
+        writer.serialize(row).map_err(fail)?;
     }
     writer.into_inner().map_err(|error| malformed(path, &error.error()))
 }
 
-fn row(trial: &Trial) -> TrialRow {
+pub(crate) fn row(trial: &Trial) -> TrialRow {
     TrialRow {
         trial: trial.trial,
         treatment: trial.treatment,

@@ -35,6 +35,8 @@ const QUIET: f64 = 0.02;
 const SHARE_MAX: f64 = 0.95;
 /// What a lease costs until one was measured, in seconds.
 const LEASE_COST: f64 = 0.0005;
+/// For how long a lock service that could not be asked is not asked again.
+const AWAY: Duration = Duration::from_secs(5);
 /// So many documents are remembered at most; those with the fewest conflicts are forgotten first.
 const DOCUMENTS_MAX: usize = 4096;
 
@@ -120,12 +122,14 @@ struct Known {
     documents: HashMap<Document, Contention>,
     /// What a lease costs that nobody is in the way of, in seconds.
     lease: f64,
+    /// No lease is asked for before this: the lock service was away.
+    away_until: Option<Instant>,
 }
 
 impl Adaptive {
     /// For an engine that makes one commit after the other, or not.
     pub(crate) fn new(serial: bool) -> Self {
-        let known = Known { documents: HashMap::new(), lease: LEASE_COST };
+        let known = Known { documents: HashMap::new(), lease: LEASE_COST, away_until: None };
         Self { known: Mutex::new(known), serial, seats: Seats::default() }
     }
 
@@ -178,7 +182,16 @@ impl Adaptive {
 
     /// Whether an update of this document is to take a lease.
     pub(crate) fn is_leased(&self, document: &Document) -> bool {
-        self.with(|known| known.documents.get(document).is_some_and(|known| known.leased))
+        self.with(|known| {
+            let is_away = known.away_until.is_some_and(|until| Instant::now() < until);
+            !is_away && known.documents.get(document).is_some_and(|known| known.leased)
+        })
+    }
+
+    /// The lock service cannot be asked: what it is good for, order and less work in vain, must do without it for a
+    /// while. The store refuses lost updates by itself.
+    pub(crate) fn locks_are_away(&self, now: Instant) {
+        self.with(|known| known.away_until = Some(now + AWAY));
     }
 
     /// How long a lease took to be had that nobody was in the way of.
@@ -293,6 +306,16 @@ mod tests {
         let switches =
             (0..2000).filter(|round| adaptive.note(&document("a"), round % 2 == 0, engine(MS / 2)).is_some());
         assert!(switches.count() <= 2);
+    }
+
+    #[tokio::test]
+    async fn while_locks_are_away_nobody_takes_one() {
+        let adaptive = Adaptive::new(false);
+        adaptive.note(&document("a"), true, engine(60_000 * MS));
+        adaptive.locks_are_away(Instant::now());
+        assert!(!adaptive.is_leased(&document("a")));
+        adaptive.locks_are_away(Instant::now().checked_sub(AWAY).unwrap());
+        assert!(adaptive.is_leased(&document("a")));
     }
 
     #[test]

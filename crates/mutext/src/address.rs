@@ -6,8 +6,12 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+#[cfg(feature = "consul")]
+use mutext_consul::ConsulOptions;
 use mutext_contract::{ContextName, Deadline, DocumentStore, EngineError, EpochSource, LockService, TroubleKind};
 use mutext_embedded::EmbeddedOptions;
+#[cfg(feature = "etcd")]
+use mutext_etcd::EtcdOptions;
 use mutext_postgres::PostgresOptions;
 use mutext_redis::{RedisOptions, RedlockOptions};
 use serde::{Deserialize, Serialize};
@@ -15,18 +19,35 @@ use serde::{Deserialize, Serialize};
 use crate::Error;
 
 /// The engines that other builds have, so that their addresses are recognised and refused by name.
-const KNOWN_ELSEWHERE: [&str; 2] = ["etcd", "consul"];
+const KNOWN_ELSEWHERE: [&str; 4] = ["etcd", "etcds", "consul", "consuls"];
 
 /// What this build has.
-const KNOWN: &str = "it has embedded:DIR for both, postgres://HOST/DATABASE for documents, and redis://HOST, \
-                     rediss://HOST, redis+unix:///PATH, redis+sentinel://HOST,HOST/SERVICE, redis+cluster://HOST,HOST \
-                     and redlock://HOST,HOST,HOST for locks";
+fn known() -> String {
+    let mut locks = vec![
+        "redis://HOST",
+        "rediss://HOST",
+        "redis+unix:///PATH",
+        "redis+sentinel://HOST,HOST/SERVICE",
+        "redis+cluster://HOST,HOST",
+        "redlock://HOST,HOST,HOST",
+    ];
+    if cfg!(feature = "etcd") {
+        locks.extend(["etcd://HOST,HOST", "etcds://HOST,HOST"]);
+    }
+    if cfg!(feature = "consul") {
+        locks.extend(["consul://HOST", "consuls://HOST"]);
+    }
+    let last = locks.pop().unwrap_or_default();
+    format!("it has embedded:DIR and postgres://HOST/DATABASE for both, and {} and {last} for locks", locks.join(", "))
+}
 
 /// Where documents or locks lie.
 ///
 /// `embedded:DIR` is a directory on this machine, made where there is none; `?sync=normal` after it acknowledges
-/// commits before the disk has them. `postgres://USER:PASSWORD@HOST/DATABASE` holds documents,
-/// `redis://USER:PASSWORD@HOST` holds locks; docs/engines names the options of each.
+/// commits before the disk has them. `postgres://USER:PASSWORD@HOST/DATABASE` holds documents and locks,
+/// `redis://USER:PASSWORD@HOST` holds locks, and so do `etcd://USER:PASSWORD@HOST,HOST,HOST` with the feature `etcd` and
+/// `consul://:TOKEN@HOST` with the feature `consul`;
+/// docs/engines names the options of each.
 ///
 /// Shown, an address hides its password; serialised, it has it, so that another process can be given it.
 ///
@@ -34,7 +55,7 @@ const KNOWN: &str = "it has embedded:DIR for both, postgres://HOST/DATABASE for 
 /// use mutext::Address;
 /// let address: Address = "redis://agent:secret@localhost".parse()?;
 /// assert_eq!(address.to_string(), "redis://agent:***@localhost:6379/0");
-/// assert!("etcd://localhost".parse::<Address>().unwrap_err().to_string().contains("embedded:"));
+/// assert!("redlock://localhost".parse::<Address>().unwrap_err().to_string().contains("embedded:"));
 /// # Ok::<(), mutext::Error>(())
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -45,8 +66,12 @@ pub struct Address(Engine);
 enum Engine {
     Embedded(Directory),
     Redis(Box<RedisOptions>),
+    #[cfg(feature = "consul")]
+    Consul(Box<ConsulOptions>),
     Redlock(Box<RedlockOptions>),
     Postgres(Box<PostgresOptions>),
+    #[cfg(feature = "etcd")]
+    Etcd(Box<EtcdOptions>),
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -119,10 +144,19 @@ impl FromStr for Address {
             Some(("postgres" | "postgresql", _)) => {
                 PostgresOptions::parse(text).map(|options| Engine::Postgres(Box::new(options)))
             }
-            Some((scheme, _)) if KNOWN_ELSEWHERE.contains(&scheme) => {
-                Err(format!("this build has no engine for {scheme}:; {KNOWN}"))
+            #[cfg(feature = "etcd")]
+            Some(("etcd" | "etcds", _)) => EtcdOptions::parse(text).map(|options| Engine::Etcd(Box::new(options))),
+            #[cfg(feature = "consul")]
+            Some(("consul" | "consuls", _)) => {
+                ConsulOptions::parse(text).map(|options| Engine::Consul(Box::new(options)))
             }
-            Some((scheme, _)) => Err(format!("there is no engine named {scheme:?}; {KNOWN}")),
+            Some((scheme, _)) if KNOWN_ELSEWHERE.contains(&scheme) => {
+                let feature = ["etcd", "consul"].into_iter().find(|feature| scheme.starts_with(feature));
+                let remedy =
+                    feature.map(|feature| format!("build it with the feature {feature}; ")).unwrap_or_default();
+                Err(format!("this build has no engine for {scheme}:; {remedy}{}", known()))
+            }
+            Some((scheme, _)) => Err(format!("there is no engine named {scheme:?}; {}", known())),
         };
         engine.map(Self).map_err(|rule| Error::InvalidAddress { address: without_password(text), rule })
     }
@@ -142,8 +176,12 @@ impl fmt::Display for Address {
                 }
             }
             Engine::Redis(options) => options.fmt(f),
+            #[cfg(feature = "consul")]
+            Engine::Consul(options) => options.fmt(f),
             Engine::Redlock(options) => options.fmt(f),
             Engine::Postgres(options) => options.fmt(f),
+            #[cfg(feature = "etcd")]
+            Engine::Etcd(options) => options.fmt(f),
         }
     }
 }
@@ -161,8 +199,12 @@ impl From<Address> for String {
         match &address.0 {
             Engine::Embedded(_) => address.to_string(),
             Engine::Redis(options) => options.url(),
+            #[cfg(feature = "consul")]
+            Engine::Consul(options) => options.url(),
             Engine::Redlock(options) => options.url(),
             Engine::Postgres(options) => options.url().to_owned(),
+            #[cfg(feature = "etcd")]
+            Engine::Etcd(options) => options.url(),
         }
     }
 }
@@ -237,6 +279,18 @@ async fn open_store(store: &Address, deadline: Deadline) -> Result<Arc<dyn Docum
                 "Redis holds locks, not documents; name it with --locks, and a store that holds documents with --store",
             ));
         }
+        #[cfg(feature = "etcd")]
+        Engine::Etcd(_) => {
+            return Err(store.refuse(
+                "etcd holds locks, not documents; name it with --locks, and a store that holds documents with --store",
+            ));
+        }
+        #[cfg(feature = "consul")]
+        Engine::Consul(_) => {
+            return Err(store.refuse(
+                "Consul holds locks, not documents; name it with --locks, and a store that holds documents with --store",
+            ));
+        }
     })
 }
 
@@ -248,11 +302,12 @@ async fn open_locks(
     Ok(match &locks.0 {
         Engine::Embedded(locks) => locks.options().open_locks(epochs, deadline).await?,
         Engine::Redis(options) => options.open(epochs, deadline).await?,
+        #[cfg(feature = "etcd")]
+        Engine::Etcd(options) => options.open(epochs, deadline).await?,
+        #[cfg(feature = "consul")]
+        Engine::Consul(options) => options.open(epochs, deadline).await?,
         Engine::Redlock(options) => options.open(epochs, deadline).await?,
-        Engine::Postgres(_) => {
-            return Err(locks
-                .refuse("this build has no locks in PostgreSQL; name others with --locks, as in redis://localhost"));
-        }
+        Engine::Postgres(options) => options.open_locks(epochs, deadline).await?,
     })
 }
 
@@ -276,7 +331,7 @@ mod tests {
     fn a_password_is_never_shown() {
         for text in [
             "redis://user:hush@host/x",
-            "etcd://user:hush@host",
+            "redlock://user:hush@host",
             "redis://host?password=hush",
             "redis://host?x=1&passwd=hush",
         ] {
@@ -286,6 +341,14 @@ mod tests {
         let address: Address = "redis://user:hush@host".parse().unwrap();
         assert!(!format!("{address} {address:?}").contains("hush"));
         assert!(String::from(address).contains("hush"));
+    }
+
+    #[cfg(feature = "consul")]
+    #[test]
+    fn a_consul_address_survives_its_text_without_its_token() {
+        let address: Address = "consul://:hush@one,two:8600?prefix=team".parse().unwrap();
+        assert_eq!(address.to_string(), "consul://:***@one:8500,two:8600?prefix=team");
+        assert_eq!(String::from(address), "consul://:hush@one:8500,two:8600?prefix=team");
     }
 
     #[test]
@@ -309,7 +372,7 @@ mod tests {
             (".mutext", "embedded:.mutext"),
             ("embedded:", "names no directory"),
             ("embedded:x?sync=maybe", "sync=maybe"),
-            ("etcd://localhost", "no engine for etcd:"),
+            ("redlock://localhost", "no engine for redlock:"),
             ("file:x", "no engine named"),
         ] {
             let error = text.parse::<Address>().unwrap_err().to_string();

@@ -8,7 +8,7 @@ use mutext_contract::{
     Action, AgentName, Blocked, Commit, CommitRecord, Committed, Content, ContextName, Cursor, Deadline, Document,
     DocumentPath, DocumentStore, Entry, Fence, FencedRead, Finding, Holder, InvalidName, LeaseId, Listing,
     LockCapabilities, LockService, LockTable, Loss, Outcome, PastRevision, PathPrefix, Precondition, Refusal, Release,
-    Resource, Revision, Revocation, RevocationRecord, StoreCapabilities, Ttl, Wait,
+    Resource, Retention, Revision, Revocation, RevocationRecord, StoreCapabilities, Ttl, Wait,
 };
 use tokio::time::Instant;
 
@@ -17,6 +17,7 @@ use crate::address::{self, Address};
 use crate::keeper::Keeper;
 use crate::line::Line;
 use crate::metrics::{AcquisitionTimes, Meter};
+use crate::tending::Tending;
 use crate::{Error, Lock, OnLapse};
 
 /// How a program uses Mutext; every value has a default.
@@ -34,6 +35,8 @@ pub struct Settings {
     pub document_bytes_max: usize,
     /// What a write through a guard does when its lease has lapsed: revalidate.
     pub on_lapse: OnLapse,
+    /// Which past revisions of documents are kept; more are forgotten now and then, by whoever writes: all.
+    pub retention: Retention,
     /// Leases that somebody else keeps until this program ends, such as those of a `mutext lock` that it runs under:
     /// whoever waits for them waits for this program. None.
     pub keeps: Vec<LeaseId>,
@@ -49,6 +52,7 @@ impl Settings {
             patience: Duration::from_secs(10),
             document_bytes_max: 1024 * 1024,
             on_lapse: OnLapse::Revalidate,
+            retention: Retention { revisions: None, age: None },
             keeps: Vec::new(),
         }
     }
@@ -59,6 +63,7 @@ struct Shared {
     locks: Arc<dyn LockService>,
     keeper: Keeper,
     adaptive: Arc<Adaptive>,
+    tending: Arc<Tending>,
 }
 
 /// What an examination of one engine found, or why it could not be made.
@@ -113,7 +118,7 @@ impl Mutext {
         let meter = Meter::new(locks.capabilities().engine, store.capabilities().engine);
         let keeper = Keeper::start(Arc::clone(&locks), Arc::new(meter))?;
         let adaptive = Arc::new(Adaptive::new(store.capabilities().serial_commits));
-        Ok(Self { shared: Arc::new(Shared { store, locks, keeper, adaptive }) })
+        Ok(Self { shared: Arc::new(Shared { store, locks, keeper, adaptive, tending: Arc::default() }) })
     }
 
     /// The context of this name; it begins to exist with its first document.
@@ -181,6 +186,7 @@ impl Mutext {
     /// the next waiter finds out by itself.
     pub async fn finish(&self) {
         self.shared.adaptive.seats.clear();
+        self.shared.tending.finish().await;
         self.shared.keeper.finish().await;
     }
 }
@@ -208,6 +214,15 @@ impl Clone for Context {
 }
 
 impl Context {
+    /// The context of another name, as the same agent, with the same settings, and as another holder.
+    pub fn elsewhere<N>(&self, name: N) -> Result<Self, Error>
+    where
+        N: TryInto<ContextName>,
+        Error: From<N::Error>,
+    {
+        Ok(Self { name: name.try_into()?, ..self.clone() })
+    }
+
     /// Its name.
     pub const fn name(&self) -> &ContextName {
         &self.name
@@ -240,6 +255,10 @@ impl Context {
         &self.mutext.shared.adaptive
     }
 
+    pub(crate) fn tending(&self) -> &Arc<Tending> {
+        &self.mutext.shared.tending
+    }
+
     pub(crate) fn deadline(&self) -> Deadline {
         let own = Deadline::after(self.settings.patience);
         self.until.map_or(own, |until| until.min(own))
@@ -260,7 +279,7 @@ impl Context {
         Self { line: self.line.below(), until: Some(deadline), ..self.same() }
     }
 
-    fn store(&self) -> &dyn DocumentStore {
+    pub(crate) fn store(&self) -> &dyn DocumentStore {
         &*self.mutext.shared.store
     }
 
@@ -334,10 +353,9 @@ impl Context {
     /// With an idempotency key, a retry after a lost answer happens once and returns the first answer.
     pub async fn commit(&self, commit: Commit) -> Result<Committed, Error> {
         let fence = commit.fence.clone();
-        match (self.try_commit(commit).await?, fence) {
-            (Outcome::Committed(committed), _) => Ok(committed),
-            (Outcome::Refused(refusal), Some(fence)) => Err(refused_under(&fence, refusal)),
-            (Outcome::Refused(refusal), None) => Err(refused(refusal)),
+        match self.try_commit(commit).await? {
+            Outcome::Committed(committed) => Ok(committed),
+            Outcome::Refused(refusal) => Err(refused_by(fence.as_ref(), refusal)),
         }
     }
 
@@ -346,6 +364,9 @@ impl Context {
         let asked = Instant::now();
         let answer = self.store().commit(&self.name, &commit, self.deadline()).await;
         self.keeper().meter().committed(asked.elapsed(), &answer);
+        if let Ok(Outcome::Committed(_)) = &answer {
+            self.tend_now_and_then();
+        }
         Ok(answer?)
     }
 
@@ -511,6 +532,14 @@ pub(crate) fn refused(refusal: Refusal) -> Error {
             loss: Loss::Superseded,
             current: fenced.current.map(Box::new),
         },
+    }
+}
+
+/// The same, of what was made under a lease, or without.
+pub(crate) fn refused_by(fence: Option<&Fence>, refusal: Refusal) -> Error {
+    match fence {
+        Some(fence) => refused_under(fence, refusal),
+        None => refused(refusal),
     }
 }
 

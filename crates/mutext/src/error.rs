@@ -3,9 +3,12 @@
 use std::time::Duration;
 
 use mutext_contract::{
-    Blocked, Conflict, Cursor, Deadlock, Document, DocumentPath, EngineError, Erosion, IdempotencyKey, InvalidDuration,
-    InvalidJson, InvalidName, Loss, Resource,
+    Blocked, Conflict, ContextName, Cursor, Deadlock, Document, DocumentPath, EngineError, Erosion, IdempotencyKey,
+    InvalidDuration, InvalidJson, InvalidName, InvalidQuery, Loss, Resource, Revision,
 };
+use mutext_edit::{BoardError, FailedEdit, ViewError};
+
+use crate::archive::ArchiveError;
 
 /// Why an operation did not do what was asked.
 #[derive(Debug, thiserror::Error)]
@@ -132,6 +135,74 @@ pub enum Error {
     /// The caller's own function refused to make the change.
     #[error("the change could not be made: {0}")]
     Edit(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// An edit does not fit what is there; nothing was written.
+    #[error("{path}, {}, stays as it was: {failed}", standing(current.as_deref()))]
+    EditFailed {
+        /// Which document.
+        path: DocumentPath,
+        /// Which edit, and why.
+        failed: Box<FailedEdit>,
+        /// What the edit was to be made on.
+        current: Option<Box<Document>>,
+    },
+    /// A write of a whole document that does not say what may be there.
+    #[error(
+        "the write of {path} does not say what it takes the place of; name the revision that was read ({}), or say that \
+         it creates the document, or that it overwrites whatever is there",
+        standing(current.as_deref())
+    )]
+    PreconditionRequired {
+        /// Which document.
+        path: DocumentPath,
+        /// What is there now.
+        current: Option<Box<Document>>,
+    },
+    /// A revision that is not there (any more).
+    #[error(
+        "{path} has no revision {revision}: {}",
+        newest.map_or_else(
+            || "there has never been such a document, or it was purged".to_owned(),
+            |newest| if *revision > newest { format!("the newest is {newest}") } else {
+                "it is forgotten; older revisions are kept as long as the context's retention says".to_owned()
+            }
+        )
+    )]
+    NoRevision {
+        /// Which document.
+        path: DocumentPath,
+        /// Which revision.
+        revision: Revision,
+        /// The newest there is.
+        newest: Option<Revision>,
+    },
+    /// A part of a document that cannot be shown.
+    #[error("{path}: {why}")]
+    Unviewable {
+        /// Which document.
+        path: DocumentPath,
+        /// Why, and what there is.
+        why: Box<ViewError>,
+    },
+    /// A search that looks for nothing.
+    #[error(transparent)]
+    InvalidQuery(#[from] InvalidQuery),
+    /// An archive that cannot be brought in; nothing of it was.
+    #[error("the archive cannot be imported, and nothing of it was: {0}")]
+    Archive(#[from] ArchiveError),
+    /// A context that is to take an archive in, and has documents.
+    #[error("context {context} has documents already; import the archive into a context that has never had any")]
+    ContextNotEmpty {
+        /// Which context.
+        context: ContextName,
+    },
+    /// A board that cannot be claimed from, or an element that cannot be changed so; nothing was written.
+    #[error("{path} cannot be claimed from, or its element changed: {why}")]
+    Board {
+        /// Which document.
+        path: DocumentPath,
+        /// Why.
+        why: Box<BoardError>,
+    },
     /// Trouble with an engine.
     #[error(transparent)]
     Engine(#[from] EngineError),
@@ -145,6 +216,10 @@ impl From<std::convert::Infallible> for Error {
 
 fn list(resources: &[Resource]) -> String {
     resources.iter().map(Resource::as_str).collect::<Vec<_>>().join(", ")
+}
+
+fn standing(document: Option<&Document>) -> String {
+    document.map_or_else(|| "absent".to_owned(), |document| format!("at revision {}", document.revision))
 }
 
 /// Whoever waits for itself has the lock already.

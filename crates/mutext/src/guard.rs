@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use mutext_contract::{
     Claim, Commit, Committed, Content, Deadline, Document, DocumentPath, Fence, FencedRead, FencingToken, InvalidName,
-    Lease, LockRequest, Loss, Mode, Outcome, Precondition, Refusal, Release, Resource, Revision,
+    Lease, LockRequest, Loss, Mode, Outcome, Precondition, Refusal, Release, Resource, Revision, Revocation,
 };
 use tokio::sync::oneshot;
 use tokio::time::Instant;
@@ -18,6 +18,9 @@ use crate::{Context, Error};
 
 /// How long the keeper is given to revive a lease that has lapsed before its holder is told.
 const REVIVAL: Duration = Duration::from_millis(250);
+
+/// How many of the last revocations are looked through where the lock service cannot say what has become of a lease.
+const REVOCATIONS_LOOKED_AT: usize = 1000;
 
 /// What a write through a guard does when the lease's time has run out unconfirmed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -100,6 +103,11 @@ impl LockGuard {
     /// The lease: what it covers, who holds it, its token.
     pub fn lease(&self) -> &Lease {
         self.grip.held.lease()
+    }
+
+    /// What it was taken through.
+    pub(crate) fn context(&self) -> &Context {
+        &self.grip.context
     }
 
     /// The fencing token.
@@ -361,7 +369,29 @@ impl LockGuard {
         }
     }
 
-    fn superseded(&self, current: Option<Document>) -> Error {
+    /// Asks the lock service now whether the lease is still ours, and makes it last a full TTL again. Where the service
+    /// cannot be asked in half the time there is, it is believed in unless the store knows that it was revoked.
+    pub(crate) async fn confirm(&self, deadline: Deadline) -> Result<(), Error> {
+        let context = &self.grip.context;
+        let half = Deadline::after(deadline.remaining() / 2);
+        let renewed = self.grip.held.renew(&**context.lock_service(), half).await;
+        if let (Err(error), Status::Held | Status::Lapsed) = (renewed, self.grip.held.status()) {
+            if self.grip.held.on_lapse() == OnLapse::Reject {
+                return Err(error.into());
+            }
+            let revocations = context.revocations(REVOCATIONS_LOOKED_AT).await?;
+            let ours = revocations.into_iter().find(|record| record.revocation.lease == self.lease().id());
+            if let Some(Revocation { by, reason, .. }) = ours.map(|record| record.revocation) {
+                return Err(self.lose(Loss::Revoked { by, reason }, None));
+            }
+        }
+        match self.grip.held.status() {
+            Status::Held | Status::Lapsed => Ok(()),
+            Status::Lost(loss) => Err(self.lost_error(loss, None)),
+        }
+    }
+
+    pub(crate) fn superseded(&self, current: Option<Document>) -> Error {
         self.lose(Loss::Superseded, current)
     }
 

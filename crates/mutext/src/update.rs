@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use mutext_contract::{
-    Commit, Content, Cursor, Deadline, Document, DocumentPath, Expiry, FencingToken, IdempotencyKey, Precondition,
-    Resource, Revision, Ttl, Wait,
+    Commit, Committed, Content, Cursor, Deadline, Document, DocumentPath, Expiry, FencingToken, IdempotencyKey,
+    Precondition, Resource, Revision, Ttl, Wait,
 };
 use tokio::time::Instant;
 
@@ -29,7 +29,8 @@ pub enum Strategy {
     /// Read, change, and write if nobody wrote in between; else do it again. For documents that few change.
     CompareAndSet,
     /// By compare-and-set as long as conflicts cost less than leases would, and else under a lease: decided for each
-    /// document by what its updates in this process have met. For whoever cannot tell.
+    /// document by what its updates in this process have met. For whoever cannot tell. Where the lock service is in
+    /// trouble, by compare-and-set.
     Adaptive {
         /// How long a lease lasts without renewal.
         ttl: Ttl,
@@ -67,6 +68,21 @@ pub struct Updated {
     pub attempts: u32,
     /// How long it waited for its lease, in the attempt that succeeded; `None` by compare-and-set.
     pub waited: Option<Duration>,
+}
+
+impl Updated {
+    /// One that waited for no lease of its own.
+    pub(crate) fn without_wait(committed: &Committed, base: Option<Revision>, attempts: u32) -> Self {
+        Self {
+            revision: crate::context::only(committed),
+            cursor: committed.cursor,
+            token: None,
+            base,
+            replayed: committed.replayed,
+            attempts,
+            waited: None,
+        }
+    }
 }
 
 impl Context {
@@ -135,11 +151,13 @@ impl Context {
         let context = self.by(deadline);
         let mut course = Course::begin(self, options.strategy, &path);
         let mut base = course.seat().map(Some);
+        // What was left is older than this call: somebody without the lock may have written since.
+        let mut is_remembered = base.is_some();
         let mut attempts = 0;
         loop {
             attempts += 1;
             if let Some((ttl, wait)) = course.wants_lease() {
-                base = Some(course.take_lease(&context, &path, ttl, wait, deadline).await?);
+                base = course.take_lease(&context, &path, ttl, wait, deadline).await?;
             }
             let began = Instant::now();
             let document = match base.take() {
@@ -149,7 +167,12 @@ impl Context {
             let before = document.as_ref().map(|document| document.revision);
             let precondition = Precondition::unchanged(document.as_ref());
             let asked = Instant::now();
-            let content = change(document).await?;
+            let content = match change(document).await {
+                Ok(content) => content,
+                Err(_) if std::mem::take(&mut is_remembered) => continue,
+                Err(error) => return Err(error),
+            };
+            is_remembered = false;
             let work = asked.elapsed();
             let written = course.keeps_content(&content);
             let mut commit = Commit::new(self.agent().clone()).put(path.clone(), content, precondition);
@@ -172,7 +195,8 @@ impl Context {
                         attempts,
                         waited: course.hold.as_ref().map(|hold| hold.waited),
                     };
-                    course.end(path, updated.revision, written);
+                    // What was written when it was made first is not known any more.
+                    course.end(path, updated.revision, written.filter(|_| !committed.replayed));
                     return Ok(updated);
                 }
                 // The conflict carries what is there now: the next attempt needs no read.
@@ -195,7 +219,11 @@ impl Context {
                     last: Box::new(trouble),
                 });
             }
-            back_off(attempts, deadline).await;
+            // Under a lease only those without the lock can be faster: the sooner the next attempt, the less they can.
+            // Whoever steps back takes its time, and looks again at what is there then.
+            if course.hold.is_none() && back_off(attempts, deadline).await > STALE_AFTER {
+                base = None;
+            }
         }
     }
 
@@ -207,13 +235,23 @@ impl Context {
         ttl: Ttl,
         wait: Wait,
         deadline: Deadline,
-    ) -> Result<(LockGuard, bool, Option<Document>), Error> {
+    ) -> Result<(LockGuard, bool, Option<Document>), NotTaken> {
         let lock = self.lock(Resource::from(path)).ttl(ttl).wait(wait);
         let until = Deadline::after(wait.get()).min(deadline);
-        let ((guard, queued), document) = tokio::try_join!(lock.acquire_by(until), self.get_by(path, deadline))?;
-        let document = if queued { self.get_by(path, deadline).await? } else { document };
+        let lock = async { lock.acquire_by(until).await.map_err(NotTaken::Locks) };
+        let read = async || self.get_by(path, deadline).await.map_err(NotTaken::Documents);
+        let ((guard, queued), document) = tokio::try_join!(lock, read())?;
+        let document = if queued { read().await? } else { document };
         Ok((guard, queued, document))
     }
+}
+
+/// Why a lease was not taken, or nothing read under it.
+enum NotTaken {
+    /// The lock service is the reason.
+    Locks(Error),
+    /// The document store is.
+    Documents(Error),
 }
 
 /// What is said of an update's commits beside its options.
@@ -294,7 +332,7 @@ impl<'a> Course<'a> {
         }
     }
 
-    /// Takes the lease, and reads.
+    /// Takes the lease, and reads; neither, where it may do without a lease and the lock service is in trouble.
     async fn take_lease(
         &mut self,
         context: &Context,
@@ -302,18 +340,26 @@ impl<'a> Course<'a> {
         ttl: Ttl,
         wait: Wait,
         deadline: Deadline,
-    ) -> Result<Option<Document>, Error> {
+    ) -> Result<Option<Option<Document>>, Error> {
         if let Some((adaptive, document)) = &self.adaptive {
             adaptive.given_back(document, deadline).await;
         }
-        let (guard, queued, read) = context.lock_and_read(path, ttl, wait, deadline).await?;
+        let (guard, queued, read) = match (context.lock_and_read(path, ttl, wait, deadline).await, &self.adaptive) {
+            (Ok(taken), _) => taken,
+            (Err(NotTaken::Locks(error)), Some((adaptive, _))) if is_trouble(&error) && !deadline.has_passed() => {
+                tracing::warn!(%error, %path, "going on by compare-and-set");
+                adaptive.locks_are_away(Instant::now());
+                return Ok(None);
+            }
+            (Err(NotTaken::Locks(error) | NotTaken::Documents(error)), _) => return Err(error),
+        };
         let waited = guard.waited();
         if let Some((adaptive, _)) = self.adaptive.as_ref().filter(|_| !queued) {
             adaptive.leased_within(waited);
         }
         self.queued = queued;
         self.hold = Some(Hold { guard, waited, in_demand: queued.then(Instant::now) });
-        Ok(read)
+        Ok(Some(read))
     }
 
     /// What is written, where the next update may want to know it.
@@ -348,9 +394,24 @@ impl<'a> Course<'a> {
     }
 }
 
-/// A short random pause that grows with each attempt, so that those in conflict do not meet again in step.
-async fn back_off(attempts: u32, deadline: Deadline) {
+/// Whether a lease was not granted because of the lock service, and not because of who is in the way.
+fn is_trouble(error: &Error) -> bool {
+    match error {
+        Error::Engine(_) => true,
+        // A service that comes back without its memory knows of nobody who would be.
+        Error::Timeout { blocked, .. } => blocked.holdings.is_empty() && blocked.ahead == 0,
+        _ => false,
+    }
+}
+
+/// What was read longer ago than this before a write is likely to have changed, where others have been faster before.
+pub(crate) const STALE_AFTER: Duration = Duration::from_millis(1);
+
+/// A short random pause that grows with each attempt, so that those in conflict do not meet again in step; how long it
+/// was.
+pub(crate) async fn back_off(attempts: u32, deadline: Deadline) -> Duration {
     let most = Duration::from_micros(500).saturating_mul(1 << attempts.min(6));
-    let pause = most.mul_f64(rand::random_range(0.0..1.0));
-    tokio::time::sleep_until((Instant::now() + pause).min(deadline.instant())).await;
+    let (began, pause) = (Instant::now(), most.mul_f64(rand::random_range(0.0..1.0)));
+    tokio::time::sleep_until((began + pause).min(deadline.instant())).await;
+    began.elapsed()
 }

@@ -190,3 +190,102 @@ async fn nothing_acknowledged_is_lost_while_both_servers_go_down() {
     let undead: Vec<_> = all.refused.intersection(&found).collect();
     assert!(undead.is_empty(), "refused, and there: {undead:?}");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_watcher_outlives_an_outage_of_the_documents_and_misses_nothing() {
+    let mut postgres = PostgresServer::start().unwrap();
+    let locks = tempfile::tempdir().unwrap();
+    let mutext =
+        Mutext::open(&postgres.url().parse().unwrap(), Some(&mutext::Address::embedded(locks.path()))).await.unwrap();
+    let context = mutext.context("watched", Settings::new(AgentName::new("anna").unwrap())).unwrap();
+    let append = |text: &str| mutext::Edit::Append { text: text.to_owned() };
+    let write = async |text: &str| context.edit("log", [append(text)]).message(text).await.unwrap();
+    let mut watcher = context.watch("").await.unwrap();
+    write("before").await;
+    assert_eq!(watcher.next().await.unwrap().message.as_deref(), Some("before"));
+    let watching = tokio::spawn(async move {
+        let commit = watcher.next().await.unwrap();
+        (watcher, commit)
+    });
+    postgres.kill().unwrap();
+    // Long enough for it to have asked in vain.
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    postgres.restart().unwrap();
+    write("after").await;
+    let (mut watcher, commit) = tokio::time::timeout(Duration::from_secs(30), watching).await.unwrap().unwrap();
+    assert_eq!(commit.message.as_deref(), Some("after"));
+
+    // For longer than its patience: it says so, and goes on when it is asked again.
+    let mut hasty = context.watch("").after(watcher.cursor()).patience(Duration::from_millis(300)).await.unwrap();
+    postgres.kill().unwrap();
+    let error = tokio::time::timeout(Duration::from_secs(30), hasty.next()).await.unwrap().unwrap_err();
+    assert!(matches!(error, Error::Engine(_)), "{error}");
+    postgres.restart().unwrap();
+    write("at last").await;
+    assert_eq!(watcher.next().await.unwrap().message.as_deref(), Some("at last"));
+    assert_eq!(hasty.next().await.unwrap().message.as_deref(), Some("at last"));
+}
+
+/// How often Redis was asked for something by script.
+fn asked(redis: &RedisServer) -> usize {
+    let stats = redis.cli(&["INFO", "commandstats"]).unwrap();
+    let calls = stats.lines().find_map(|line| line.strip_prefix("cmdstat_evalsha:calls="));
+    calls.and_then(|calls| calls.split(',').next()).map_or(0, |calls| calls.parse().unwrap())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn updates_of_a_document_in_demand_go_on_without_any_lock_service() {
+    const AGENTS: usize = 3;
+    let (postgres, mut redis) = (PostgresServer::start().unwrap(), RedisServer::start().unwrap());
+    let (done, ended) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicBool::new(false)));
+    let mut agents = Vec::new();
+    for agent in 0..AGENTS {
+        let (context, done, ended) = (open(&postgres, &redis, agent).await, Arc::clone(&done), Arc::clone(&ended));
+        let (ttl, wait) = (context.settings().ttl, Wait::new(Duration::from_secs(1)).unwrap());
+        let strategy = Strategy::Adaptive { ttl, wait };
+        let options = UpdateOptions { strategy, patience: Duration::from_secs(30), message: None };
+        agents.push(tokio::spawn(async move {
+            let mut made = 0;
+            while !ended.load(Ordering::SeqCst) {
+                // Thinking makes an attempt in vain dear, and a lease worth its price.
+                let change = async |document: Option<Document>| {
+                    tokio::time::sleep(Duration::from_millis(3)).await;
+                    let edit = mutext::Edit::Append { text: format!("{agent} {made}") };
+                    edit.apply(document.as_ref().map(|document| &document.content))
+                };
+                context.update_with("log", &options, change).await.unwrap();
+                made += 1;
+                done.fetch_add(1, Ordering::SeqCst);
+            }
+            made
+        }));
+    }
+    let until = async |count: usize| {
+        let wanted = done.load(Ordering::SeqCst) + count;
+        let began = Instant::now();
+        while done.load(Ordering::SeqCst) < wanted {
+            assert!(began.elapsed() < Duration::from_secs(40), "the updates do not go on");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        began.elapsed()
+    };
+    println!("200 updates in {:?}", until(200).await);
+    let leases = asked(&redis);
+    until(50).await;
+    assert!(asked(&redis) > leases + 10, "they meet so often that they take leases");
+    redis.kill().unwrap();
+    println!("without locks: on after {:?}", until(30).await);
+    redis.restart().unwrap();
+    println!("with locks again: on after {:?}", until(50).await);
+    ended.store(true, Ordering::SeqCst);
+    let mut expected = BTreeMap::new();
+    for (agent, made) in agents.into_iter().enumerate() {
+        expected.insert(agent.to_string(), (0..made.await.unwrap()).map(|number| number.to_string()).collect());
+    }
+    let mut found: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    let log = open(&postgres, &redis, 9).await.get("log").await.unwrap().unwrap();
+    for (agent, number) in log.content.as_str().lines().map(|line| line.split_once(' ').unwrap()) {
+        found.entry(agent.to_owned()).or_default().push(number.to_owned());
+    }
+    assert_eq!(found, expected, "each entry once, and in its agent's order");
+}

@@ -64,7 +64,8 @@ impl Bell {
     pub(crate) fn listen(&self) -> broadcast::Receiver<News> {
         let mut listener = locked(&self.listener);
         let receiver = self.heard.subscribe();
-        if listener.as_ref().is_none_or(JoinHandle::is_finished) {
+        // A pooler has no session to listen in.
+        if !self.link.is_pooled() && listener.as_ref().is_none_or(JoinHandle::is_finished) {
             let (link, heard, slot) = (Arc::clone(&self.link), self.heard.clone(), Arc::clone(&self.listener));
             // Whoever holds the lock that stands here is seen by those who commit: they tell.
             let register =

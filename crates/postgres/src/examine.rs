@@ -9,6 +9,7 @@ use tokio_postgres::Row;
 use crate::link::{Link, Repeat};
 use crate::names::Names;
 use crate::options::{Host, PostgresOptions};
+use crate::presence::Shared;
 use crate::schema;
 
 /// So many round trips are timed.
@@ -18,6 +19,10 @@ const CLOCK_NOTE: Duration = Duration::from_secs(1);
 const CLOCK_WARNING: Duration = Duration::from_secs(60);
 /// A server further away than this slows each commit down.
 const FAR: Duration = Duration::from_millis(10);
+/// A notice to oneself takes no longer than this.
+const HEARD: Duration = Duration::from_secs(2);
+/// A queue of notices that fills up has a listener that does not read.
+const QUEUE_FULL: f64 = 0.5;
 /// All that one question answers. Of other users' sessions an ordinary user sees that they are there, and not of what
 /// kind (`backend_type`): a session with a database and a user is a client's.
 const LOOK: &str = "SELECT current_setting('server_version'),
@@ -30,7 +35,15 @@ const LOOK: &str = "SELECT current_setting('server_version'),
     current_setting('idle_in_transaction_session_timeout'), clock_timestamp(),
     (SELECT count(*) FROM pg_stat_get_wal_senders()), current_setting('synchronous_standby_names')";
 
+/// What is to be kept there. Locks need no disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum What {
+    Documents,
+    Locks,
+}
+
 pub(crate) async fn examine(
+    what: What,
     options: &PostgresOptions,
     link: &Link,
     names: &Names,
@@ -51,13 +64,15 @@ pub(crate) async fn examine(
     let mut findings = Vec::new();
     if let (Some(row), Some(version)) = (rows.first(), version.first()) {
         findings.push(Finding::fine("server version", row.get::<_, String>(0)));
-        findings.extend(durability(row));
-        findings.push(standbys(row.get(11), row.get(12), &row.get::<_, String>(3)));
+        if what == What::Documents {
+            findings.extend(durability(row));
+            findings.push(standbys(row.get(11), row.get(12), &row.get::<_, String>(3)));
+        }
         findings.push(writable(row));
         findings.push(encryption(options, row.get(6)));
         findings.push(connections(row.get(7), row.get(8), link.size()));
         findings.push(idle(row.get(9)));
-        findings.push(pooler(link, deadline).await?);
+        findings.push(pooler(link));
         findings.push(clocks(row.get(10), clock));
         findings.push(round_trip(trips[ROUND_TRIPS / 2], trips[ROUND_TRIPS - 1]));
         findings.push(schema_of(&names.schema, version.get(0)));
@@ -120,7 +135,7 @@ fn round_trip(median: Duration, longest: Duration) -> Finding {
     if median <= FAR {
         return Finding::fine("round trip", found);
     }
-    let remedy = "bring the server nearer: each read and each commit takes at least one round trip";
+    let remedy = "bring the server nearer: each step takes at least one round trip";
     Finding::new("round trip", Severity::Warning, found, remedy)
 }
 
@@ -177,18 +192,48 @@ fn idle(timeout: String) -> Finding {
     Finding::fine(subject, timeout)
 }
 
-/// Behind a pooler that hands out connections by the transaction, two statements may meet two sessions, and what a
-/// session prepared or listens to is lost. A session whose name is not ours tells.
-async fn pooler(link: &Link, deadline: Deadline) -> Result<Finding, EngineError> {
-    let sql = "SELECT application_name FROM pg_stat_activity WHERE pid = pg_backend_pid()";
-    let rows = link.rows(Repeat::Reads, deadline, sql, &[]).await?;
-    let own = rows.first().is_none_or(|row| row.get::<_, Option<String>>(0).as_deref() == Some("mutext"));
-    Ok(if own {
-        Finding::fine("pooler", "none seen: the session is our own")
-    } else {
-        let remedy = "connect to the server itself, or set the pooler to session mode";
-        Finding::new("pooler", Severity::Warning, "the session is another program's: a pooler is in between", remedy)
-    })
+/// Behind a pooler, what belongs to a session is lost: so nothing here belongs to one, and nobody can be told.
+fn pooler(link: &Link) -> Finding {
+    if !link.is_pooled() {
+        return Finding::fine("pooler", "none: the session is our own");
+    }
+    let found = "one is in between: waiters look by themselves, for locks every 20 ms and for commits every 100 ms, and \
+                 a dead holder is found by its TTL alone";
+    let remedy = "connect to the server itself where hand-over matters; all else works through it";
+    Finding::new("pooler", Severity::Note, found, remedy)
+}
+
+/// Whether this process hears what is told on its channel, and how soon.
+pub(crate) async fn wake_ups(link: &Link, shared: &Shared, deadline: Deadline) -> Result<Finding, EngineError> {
+    let subject = "wake-ups";
+    if !shared.listens() {
+        let remedy = "connect to the server itself, not through a pooler";
+        return Ok(Finding::new(subject, Severity::Note, "none: a waiter asks again every 20 ms", remedy));
+    }
+    let mut echoes = shared.board.echoes();
+    shared.board.want(HEARD * 2);
+    let until = deadline.min(Deadline::after(HEARD));
+    while !shared.board.is_being_told() && !until.has_passed() {
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+    let (channel, number) = (shared.channel(), rand::random::<u32>());
+    let begun = Instant::now();
+    let tell = "SELECT pg_notify($1, $2), pg_notification_queue_usage()";
+    let rows = link.rows(Repeat::Safe, deadline, tell, &[&channel, &format!("T {number}")]).await?;
+    let heard = echoes.wait_for(|last| *last == u64::from(number));
+    if !matches!(tokio::time::timeout_at(until.instant(), heard).await, Ok(Ok(_))) {
+        let found = format!("nothing was heard within {HEARD:?}: waiters look by themselves");
+        let remedy = "see whether the connection that listens was cut, and what is between this process and the server";
+        return Ok(Finding::new(subject, Severity::Warning, found, remedy));
+    }
+    let took = begun.elapsed();
+    let full = rows.first().map_or(0.0, |row| row.get::<_, f64>(1));
+    let found = format!("heard after {took:.1?}; the server's queue of notices is {:.0} % full", full * 100.0);
+    if full < QUEUE_FULL {
+        return Ok(Finding::fine(subject, found));
+    }
+    let remedy = "look for a session that listens and idles in a transaction: it keeps old notices from being dropped";
+    Ok(Finding::new(subject, Severity::Warning, found, remedy))
 }
 
 fn clocks(theirs: SystemTime, ours: SystemTime) -> Finding {

@@ -1,24 +1,27 @@
 //! The connections of one process, and how a step is run on one of them: within its deadline, and again where that
 //! is safe.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::future::Future;
 use std::ops::{Deref, DerefMut};
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use deadpool_postgres::{
     Connect, Manager, ManagerConfig, Object, Pool, PoolError, RecyclingMethod, Runtime, TimeoutType, Timeouts,
 };
 use mutext_contract::{Deadline, Effect, EngineError, TroubleKind};
-use tokio::runtime::Handle;
+use tokio::runtime::{self, Handle};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 use tokio_postgres::types::ToSql;
-use tokio_postgres::{AsyncMessage, Client, Config, Error, Row};
+use tokio_postgres::{AsyncMessage, Client, Config, Error, Row, SimpleQueryMessage};
 
 use crate::options::{Host, PostgresOptions, SslMode};
+use crate::pooler;
 use crate::tls::Tls;
 use crate::trouble::{self, Next};
 
@@ -34,23 +37,33 @@ const LAST_PAUSE: Duration = Duration::from_millis(500);
 const AGAIN_MAX: u32 = 50;
 const AGAIN_PAUSE: Duration = Duration::from_micros(300);
 
+/// So many runtimes of one process have connections of their own; beyond them, all begin anew.
+const LINKS_KEPT: usize = 64;
+
 /// What a session is set to before its first use, whatever the server, the database or the user are set to.
 ///
 /// Every statement here goes by an index, and plans are made while tables are small and kept while they grow: so
 /// plans that read a whole table are out, and no time is spent on plans for one set of values. Where the other end of
 /// a connection is gone the server notices while it waits; not every system can, so that it may refuse to.
-fn session_setup() -> String {
+///
+/// Nothing is set where the session is not that of `process`: a pooler lends it to others. The answer is the session's
+/// own process number.
+fn session_setup(process: i32) -> String {
     format!(
-        "SET default_transaction_isolation = 'read committed';
-         SET statement_timeout = {};
-         SET lock_timeout = 0;
-         SET plan_cache_mode = force_generic_plan;
-         SET enable_seqscan = off;
-         SET jit = off;
-         SET client_min_messages = warning;
-         DO $$ BEGIN
-             PERFORM set_config('client_connection_check_interval', '1s', false);
-         EXCEPTION WHEN OTHERS THEN NULL; END $$",
+        "DO $$ BEGIN
+             IF pg_backend_pid() = {process} THEN
+                 PERFORM set_config('default_transaction_isolation', 'read committed', false),
+                     set_config('statement_timeout', '{}', false), set_config('lock_timeout', '0', false),
+                     set_config('plan_cache_mode', 'force_generic_plan', false),
+                     set_config('enable_seqscan', 'off', false), set_config('jit', 'off', false),
+                     set_config('client_min_messages', 'warning', false);
+                 BEGIN
+                     PERFORM set_config('client_connection_check_interval', '1s', false);
+                 EXCEPTION WHEN OTHERS THEN NULL;
+                 END;
+             END IF;
+         END $$;
+         SELECT pg_backend_pid()",
         STATEMENT_TIMEOUT.as_millis()
     )
 }
@@ -71,6 +84,8 @@ pub(crate) enum Repeat {
 pub(crate) struct Connector {
     config: Config,
     tls: Tls,
+    /// Whether a pooler was found in between.
+    pooled: Arc<AtomicBool>,
 }
 
 impl Connector {
@@ -99,7 +114,7 @@ impl Connector {
             (SslMode::Prefer, _) => tokio_postgres::config::SslMode::Prefer,
             _ => tokio_postgres::config::SslMode::Require,
         });
-        Ok(Self { config, tls: Tls::new(options)? })
+        Ok(Self { config, tls: Tls::new(options)?, pooled: Arc::default() })
     }
 
     /// A connection, and the task that moves its messages; `heard` gets what the server says unasked.
@@ -120,7 +135,15 @@ impl Connector {
                 }
             }
         })));
-        client.batch_execute(&session_setup()).await?;
+        let process = pooler::process_number(&client).await.unwrap_or_default();
+        let answer = client.simple_query(&session_setup(process)).await?;
+        let own = answer.iter().find_map(|message| match message {
+            SimpleQueryMessage::Row(row) => row.get(0)?.parse::<i32>().ok(),
+            _ => None,
+        });
+        if own != Some(process) && !self.pooled.swap(true, Ordering::Relaxed) {
+            tracing::info!("a pooler is between: nothing is prepared, nobody is listened to");
+        }
         Ok((client, mover))
     }
 }
@@ -211,6 +234,11 @@ impl Link {
         &self.subject
     }
 
+    /// Whether a pooler was found in between, so that no two statements meet the same session for certain.
+    pub(crate) fn is_pooled(&self) -> bool {
+        self.connector.pooled.load(Ordering::Relaxed)
+    }
+
     /// The most connections that operations of this process share.
     pub(crate) const fn size(&self) -> usize {
         self.size
@@ -285,6 +313,16 @@ impl Link {
     ) -> Result<Vec<Row>, Failure> {
         let mut lent = self.lend(deadline).await?;
         lent.in_use = true;
+        if self.is_pooled() {
+            return match timeout_at(deadline.instant(), pooler::query(&lent, sql, params)).await {
+                Ok(Ok(rows)) => {
+                    lent.in_use = false;
+                    Ok(rows)
+                }
+                Ok(Err(error)) => Err(self.failed(lent, error)),
+                Err(_) => Err(self.unanswered(lent)),
+            };
+        }
         let prepared = match timeout_at(deadline.instant(), lent.prepare_cached(sql)).await {
             Ok(Ok(statement)) => statement,
             Ok(Err(error)) => return Err(Failure { sent: false, ..self.failed(lent, error) }),
@@ -357,6 +395,11 @@ pub(crate) struct Lent {
 }
 
 impl Lent {
+    /// Runs a statement that needs no preparing.
+    pub(crate) async fn ask(&self, sql: &str, params: &[&(dyn ToSql + Sync)]) -> Result<Vec<Row>, Error> {
+        pooler::query(self, sql, params).await
+    }
+
     /// Closes it, whatever it is doing.
     pub(crate) fn discard(mut self) {
         if let Some(object) = self.object.take() {
@@ -393,15 +436,44 @@ impl Drop for Lent {
     }
 }
 
+/// One link for each runtime that uses the locks: a connection is driven by the runtime that it was made on, and what
+/// runs on one runtime does not wait for another, which may be blocked.
+pub(crate) struct Links {
+    options: PostgresOptions,
+    links: Mutex<HashMap<runtime::Id, Arc<Link>>>,
+}
+
+impl Links {
+    /// With a first link, which was made on this runtime.
+    pub(crate) fn new(options: PostgresOptions, first: Arc<Link>) -> Self {
+        Self { options, links: Mutex::new(HashMap::from([(Handle::current().id(), first)])) }
+    }
+
+    /// The link of the runtime that this is called on.
+    pub(crate) fn here(&self) -> Result<Arc<Link>, EngineError> {
+        let id = Handle::current().id();
+        let mut links = self.links.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(link) = links.get(&id) {
+            return Ok(Arc::clone(link));
+        }
+        if links.len() >= LINKS_KEPT {
+            links.clear();
+        }
+        let link = Arc::new(Link::new(&self.options)?);
+        links.insert(id, Arc::clone(&link));
+        Ok(link)
+    }
+}
+
 /// Pauses between tries: they grow, and no two processes keep step.
 #[derive(Default)]
-struct Pauses {
+pub(crate) struct Pauses {
     tries: u32,
 }
 
 impl Pauses {
     /// How long to wait before the next try; none where there is to be none.
-    fn before(&mut self, next: Next) -> Option<Duration> {
+    pub(crate) fn before(&mut self, next: Next) -> Option<Duration> {
         self.tries += 1;
         let jitter = rand::random_range(0.5..1.5);
         match next {

@@ -31,6 +31,16 @@ impl Names {
         self.schema.trim_matches('"')
     }
 
+    /// The advisory lock under which the steps of a context's locks are made. Two contexts may share one: then their
+    /// steps wait for each other, and nothing else.
+    pub(crate) fn lock_lane(&self, context: &ContextName) -> i64 {
+        let mut hash = self.seed.clone();
+        hash.update(b"locks\0");
+        hash.update(context.as_str().as_bytes());
+        let digest: [u8; 32] = hash.finalize().into();
+        digest.iter().take(8).fold(0, |lane, byte| (lane << 8) | i64::from(*byte))
+    }
+
     /// The class of advisory locks that are a context's commits under way. Two contexts may share one: then a reader
     /// of one may wait for a commit of the other.
     pub(crate) fn lane(&self, context: &ContextName) -> i32 {

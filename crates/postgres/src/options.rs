@@ -5,9 +5,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use mutext_contract::{Deadline, EngineError};
+use mutext_contract::{Deadline, EngineError, EpochSource};
 
-use crate::PostgresStore;
+use crate::{PostgresLocks, PostgresStore};
 
 const DEFAULT_PORT: u16 = 5432;
 const DEFAULT_SCHEMA: &str = "mutext";
@@ -166,6 +166,15 @@ impl PostgresOptions {
     /// address's `connect_timeout` (5 s unless told otherwise) even where the deadline is later.
     pub async fn open(&self, deadline: Deadline) -> Result<Arc<PostgresStore>, EngineError> {
         PostgresStore::open(self, deadline).await.map(Arc::new)
+    }
+
+    /// The same for locks, whose epochs come from `epochs`: the store that holds what they protect.
+    pub async fn open_locks(
+        &self,
+        epochs: Arc<dyn EpochSource>,
+        deadline: Deadline,
+    ) -> Result<Arc<PostgresLocks>, EngineError> {
+        PostgresLocks::open(self, epochs, deadline).await.map(Arc::new)
     }
 }
 

@@ -17,6 +17,7 @@ use tokio_postgres::Row;
 use tokio_postgres::types::ToSql;
 
 use crate::bell::{Bell, News};
+use crate::examine::What;
 use crate::link::{Link, Repeat};
 use crate::names::Names;
 use crate::options::PostgresOptions;
@@ -28,6 +29,8 @@ use crate::{examine, schema};
 const PATIENCE: Duration = Duration::from_secs(2);
 /// How often a waiter looks for itself, in case that it was not told.
 const LOOK: Duration = Duration::from_secs(1);
+/// The same where nobody can be told, because a pooler is in between.
+const LOOK_UNTOLD: Duration = Duration::from_millis(100);
 /// The same while a commit is under way that may belong before those that can be seen.
 const LOOK_SOON: Duration = Duration::from_millis(15);
 
@@ -249,7 +252,13 @@ impl DocumentStore for PostgresStore {
             let Some(news) = news.as_mut().filter(|_| is_empty && !deadline.has_passed()) else {
                 return Ok(page);
             };
-            let pause = if under_way { LOOK_SOON } else { LOOK };
+            let pause = if under_way {
+                LOOK_SOON
+            } else if self.link.is_pooled() {
+                LOOK_UNTOLD
+            } else {
+                LOOK
+            };
             told(news, context, deadline.instant().min(Instant::now() + pause)).await;
         }
     }
@@ -352,6 +361,6 @@ impl DocumentStore for PostgresStore {
     }
 
     async fn examine(&self, deadline: Deadline) -> Result<Vec<Finding>, EngineError> {
-        examine::examine(&self.options, &self.link, &self.names, deadline).await
+        examine::examine(What::Documents, &self.options, &self.link, &self.names, deadline).await
     }
 }

@@ -11,6 +11,9 @@
 //! ```
 
 mod binary;
+mod consul;
+mod etcd;
+mod pgbouncer;
 mod postgres;
 mod process;
 mod redis;
@@ -18,6 +21,9 @@ mod redis_sets;
 
 use std::path::PathBuf;
 
+pub use consul::{ConsulCluster, ConsulServer};
+pub use etcd::EtcdServer;
+pub use pgbouncer::PgBouncer;
 pub use postgres::PostgresServer;
 pub use redis::RedisServer;
 pub use redis_sets::{RedisCluster, RedisNodes, SentinelSet};
@@ -35,6 +41,14 @@ pub enum TestbedError {
         program: &'static str,
         /// The package that has it.
         package: &'static str,
+    },
+    /// The program is not on this machine, and no package of its current release has it.
+    #[error("{program} is not installed: {remedy}")]
+    Absent {
+        /// The program.
+        program: &'static str,
+        /// Where it comes from.
+        remedy: &'static str,
     },
     /// The system refused.
     #[error("{what} failed: {source}")]

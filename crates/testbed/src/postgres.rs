@@ -116,6 +116,21 @@ impl PostgresServer {
         Ok(())
     }
 
+    /// Ends it in good order, as an administrator would: whoever is connected is cut off, and all is written down.
+    pub fn shut_down(&mut self) -> Result<(), TestbedError> {
+        self.process.signal(Signal::INT)?;
+        let until = Instant::now() + Duration::from_secs(60);
+        while self.process.runs() {
+            if Instant::now() > until {
+                let what = "does not shut down within 60 s".to_owned();
+                return Err(TestbedError::NotReady { program: PROGRAM, what, log: String::new() });
+            }
+            thread::sleep(Duration::from_millis(5));
+        }
+        self.process.end(true);
+        Ok(())
+    }
+
     /// Ends it, unless it has ended, and starts it again on the same port with what it has on disk.
     pub fn restart(&mut self) -> Result<(), TestbedError> {
         self.process.end(true);
@@ -171,7 +186,7 @@ impl PostgresServer {
 }
 
 /// PostgreSQL refuses to run as root: then its own user runs it.
-fn as_its_user() -> Vec<String> {
+pub(crate) fn as_its_user() -> Vec<String> {
     if rustix::process::geteuid().is_root() {
         let words = ["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups"];
         words.map(str::to_owned).to_vec()

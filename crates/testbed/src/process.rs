@@ -101,7 +101,7 @@ impl Process {
     }
 
     /// Whether it runs: a zombie, which waits to be reaped, does not.
-    fn runs(&self) -> bool {
+    pub(crate) fn runs(&self) -> bool {
         fs::read_to_string(format!("/proc/{}/stat", self.server.as_raw_pid())).map_or_else(
             // Without /proc: a zombie takes signals too, but then the log says why it ended.
             |_| !Path::new("/proc/self").exists() && rustix::process::test_kill_process(self.server).is_ok(),
@@ -113,6 +113,21 @@ impl Process {
     pub(crate) fn signal(&self, signal: Signal) -> Result<(), TestbedError> {
         kill_process(self.server, signal)
             .map_err(|errno| TestbedError::system("signalling a server")(std::io::Error::from(errno)))
+    }
+
+    /// Stops the server, and waits until each of its threads has stopped: one that runs on may yet answer.
+    pub(crate) fn stop(&self) -> Result<(), TestbedError> {
+        self.signal(Signal::STOP)?;
+        let tasks = format!("/proc/{}/task", self.server.as_raw_pid());
+        let is_stopped = |task: fs::DirEntry| {
+            let stat = fs::read_to_string(task.path().join("stat")).unwrap_or_default();
+            stat.rsplit(')').next().unwrap_or_default().trim_start().starts_with(['T', 'Z'])
+        };
+        let until = Instant::now() + Duration::from_secs(2);
+        while !fs::read_dir(&tasks).into_iter().flatten().flatten().all(is_stopped) && Instant::now() < until {
+            thread::sleep(Duration::from_millis(1));
+        }
+        Ok(())
     }
 
     /// Ends it and waits until it is gone; `keep` leaves its directory.

@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use mutext_testbed::{PostgresServer, RedisCluster, RedisNodes, RedisServer, SentinelSet};
+use mutext_testbed::{ConsulCluster, ConsulServer, PostgresServer, RedisCluster, RedisNodes, RedisServer, SentinelSet};
 
 fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
     let until = Instant::now() + Duration::from_secs(20);
@@ -134,4 +134,26 @@ fn servers_end_when_their_starter_is_killed() {
     starter.wait().unwrap();
     eventually("a server outlived its starter", || !ports.iter().any(|port| listens(*port)));
     eventually("a directory outlived its server", || !words[2..].iter().any(|dir| Path::new(dir).exists()));
+}
+
+#[test]
+fn consul_answers_and_remembers_where_it_is_told_to() {
+    for (is_durable, remembered) in [(false, ""), (true, "1")] {
+        let start = if is_durable { ConsulServer::start_durable } else { ConsulServer::start_with };
+        let mut consul = start("{}").unwrap();
+        consul.cli(&["kv", "put", "a", "1"]).unwrap();
+        assert_eq!(consul.cli(&["kv", "get", "a"]).unwrap(), "1");
+        consul.kill().unwrap();
+        assert!(!listens(consul.port()));
+        consul.restart().unwrap();
+        assert_eq!(consul.cli(&["kv", "get", "a"]).unwrap_or_default(), remembered);
+    }
+}
+
+#[test]
+fn three_consul_servers_elect_another_leader_when_theirs_is_killed() {
+    let mut cluster = ConsulCluster::start(3).unwrap();
+    let first = cluster.leader().unwrap();
+    cluster.kill(first).unwrap();
+    eventually("another leads", || cluster.leader().is_ok_and(|leader| leader != first));
 }

@@ -9,7 +9,7 @@ use std::process::Command;
 use serde_json::Value;
 
 /// Each crate, and those of ours that it may see. Whatever is not written here is a change of design.
-const ARROWS: [(&str, &[&str]); 12] = [
+const ARROWS: [(&str, &[&str]); 14] = [
     ("mutext-contract", &[]),
     ("mutext-history", &[]),
     ("mutext-tidy", &[]),
@@ -17,16 +17,34 @@ const ARROWS: [(&str, &[&str]); 12] = [
     ("mutext-testbed", &[]),
     ("mutext-edit", &["mutext-contract"]),
     ("mutext-embedded", &["mutext-contract"]),
+    ("mutext-etcd", &["mutext-contract"]),
     ("mutext-redis", &["mutext-contract"]),
+    ("mutext-consul", &["mutext-contract"]),
     ("mutext-postgres", &["mutext-contract"]),
-    ("mutext", &["mutext-contract", "mutext-edit", "mutext-embedded", "mutext-redis", "mutext-postgres"]),
+    (
+        "mutext",
+        &[
+            "mutext-contract",
+            "mutext-edit",
+            "mutext-embedded",
+            "mutext-etcd",
+            "mutext-redis",
+            "mutext-consul",
+            "mutext-postgres",
+        ],
+    ),
     ("mutext-lab", &["mutext", "mutext-history", "mutext-testbed"]),
     ("mutext-cli", &["mutext", "mutext-edit", "mutext-lab", "mutext-testbed"]),
 ];
 
 /// Crates that implement a contract, and must pass its suites.
-const ENGINES: [(&str, &[&str]); 3] =
-    [("embedded", &["lock_suite!", "store_suite!"]), ("redis", &["lock_suite!"]), ("postgres", &["store_suite!"])];
+const ENGINES: [(&str, &[&str]); 5] = [
+    ("embedded", &["lock_suite!", "store_suite!"]),
+    ("etcd", &["lock_suite!"]),
+    ("redis", &["lock_suite!"]),
+    ("consul", &["lock_suite!"]),
+    ("postgres", &["lock_suite!", "store_suite!"]),
+];
 
 /// Engines that are reached in several ways: each way passes the suites in a file of its own.
 const WAYS: [(&str, &[&str]); 1] =

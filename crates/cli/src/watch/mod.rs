@@ -30,7 +30,7 @@ use crate::error::CliError;
 use crate::exit::Exit;
 use crate::locks::{human, picture};
 use crate::output::{Written, moment, no_colour, span, timestamp, write_unless_gone};
-use crate::signals::{Signal, Signals};
+use crate::signals::{Signals, ended_by};
 use screen::{Keys, Screen};
 use seen::Seen;
 use state::{Asked, Picture, State, Subject};
@@ -129,10 +129,6 @@ fn pause(every: Duration, failures: u32) -> Duration {
 /// What went wrong, in one text.
 fn told(error: &CliError) -> String {
     error.chain().join("; caused by: ")
-}
-
-fn ended_by(signal: Signal) -> ExitCode {
-    ExitCode::from(128 + u8::try_from(signal.as_raw()).unwrap_or(0))
 }
 
 // --- As lines ------------------------------------------------------------------------------------------------------

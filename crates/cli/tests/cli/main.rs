@@ -3,10 +3,16 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod bad_input;
+mod claims;
 mod documents;
+mod editing;
+mod edits;
 mod locks;
 mod monitoring;
 mod nested;
+mod past;
 mod place;
+mod postgres;
 mod running;
 mod settings;
+mod sync;

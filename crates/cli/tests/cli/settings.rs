@@ -46,6 +46,8 @@ fn every_setting_has_the_same_precedence() {
         ("wait", None, "200ms", "300ms", "500ms (from the default)"),
         ("ttl", None, "200ms", "300ms", "10.0s (from the default)"),
         ("document_bytes_max", None, "2", "3", "1048576 bytes (from the default)"),
+        ("retention_revisions", None, "2", "3", "all are kept (from the default)"),
+        ("retention_age", None, "2days", "3days", "all are kept (from the default)"),
     ] {
         let place = Place::new();
         place.write("m.yaml", format!("{name}: {by_file}\n"));
@@ -138,6 +140,8 @@ fn no_password_is_ever_said() {
     let settings = [
         &["--store", store, "--locks", locks][..],
         &["--store", "etcd://u:hunter1@h", "--locks", "redis://h?password=hunter2"],
+        &["--store", "embedded:x", "--locks", "etcd://u:hunter1@127.0.0.1:1,127.0.0.1:2?connect_timeout=0.3"],
+        &["--store", "redlock://u:hunter1@h", "--locks", "etcds://h?password=hunter2"],
         &["--store", "postgres://u:hunter1@h:port/d", "--locks", "redis+unix:///none?password=hunter2"],
         &["--store", "redis://u:hunter1@127.0.0.1:1", "--locks", "postgres://u:hunter2@127.0.0.1:1/d"],
         &["--config", "good.yaml"],

@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use mutext_contract::{
-    Acquisition, AgentName, Claim, ContextName, Deadline, Grant, Holder, Lease, LeaseId, LockRequest, LockService,
-    Loss, Mode, Release, Renewal, Resource, Ttl,
+    Acquisition, AgentName, Claim, ContextName, DeadHolder, Deadline, Grant, Holder, Lease, LeaseId, LockRequest,
+    LockService, Loss, Mode, Release, Renewal, Resource, Ttl,
 };
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
@@ -61,6 +61,7 @@ impl<F: LockFixture> Player<F> {
             leases: HashMap::new(),
             waiting: HashMap::new(),
             highest: (0, 0),
+            patience: long(),
             dead: BTreeSet::new(),
         };
         for (number, step) in steps.iter().enumerate() {
@@ -85,6 +86,8 @@ struct Game {
     waiting: HashMap<LeaseId, JoinHandle<Acquisition>>,
     /// The highest token so far, in the order of the reference's grants.
     highest: (u64, u64),
+    /// How long what must come about is waited for now.
+    patience: Duration,
     /// What died with a client. A lease of these that has lapsed is in nobody's way, and may be shown for long.
     dead: BTreeSet<LeaseId>,
 }
@@ -175,7 +178,12 @@ impl Game {
                     return Ok(());
                 }
                 player.crashed = true;
+                if player.clients[0].capabilities().dead_holder == DeadHolder::Ttl {
+                    // No sooner than a lease of theirs runs out, an engine says.
+                    self.patience = LONG_TTL + long();
+                }
                 self.crash(player).await?;
+                self.patience = long();
             }
         }
         self.compare(player).await
@@ -243,10 +251,10 @@ impl Game {
     /// What a request came to.
     async fn ended(&mut self, id: LeaseId) -> Result<Acquisition, Difference> {
         let Some(waiting) = self.waiting.remove(&id) else { return Err(format!("nobody waits for {id}")) };
-        match tokio::time::timeout(long(), waiting).await {
+        match tokio::time::timeout(self.patience, waiting).await {
             Ok(Ok(acquisition)) => Ok(acquisition),
             Ok(Err(failure)) => Err(format!("the request failed: {failure}")),
-            Err(_) => Err(format!("expected {id} to be answered within {:?}", long())),
+            Err(_) => Err(format!("expected {id} to be answered within {:?}", self.patience)),
         }
     }
 
@@ -331,7 +339,7 @@ impl Game {
         let begun = Instant::now();
         self.dead.extend(dead);
         while self.ask_for_everything(player).await? {
-            if begun.elapsed() > long() {
+            if begun.elapsed() > self.patience {
                 return Err(format!("expected the dead to be found: {:?}", self.dead));
             }
         }
@@ -354,7 +362,7 @@ impl Game {
             if ids.contains(&request.lease) && (!left || is_held) {
                 break left;
             }
-            if begun.elapsed() > long() {
+            if begun.elapsed() > self.patience {
                 return Err(format!("expected the dead to be found: {:?}; found {table:?}", self.dead));
             }
             tokio::time::sleep(Duration::from_millis(5)).await;

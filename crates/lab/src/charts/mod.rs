@@ -4,6 +4,7 @@ mod acquisition;
 mod bitmap;
 mod canvas;
 mod corruption;
+pub(crate) mod engines;
 mod letters;
 mod look;
 mod overhead;

@@ -1,21 +1,21 @@
 //! The report as Markdown.
 
 use super::{Block, Table};
-use crate::files::DIAGRAMS;
 
-pub(super) fn render(blocks: &[Block<'_>]) -> String {
-    let parts: Vec<String> = blocks.iter().map(block).collect();
+/// `diagrams` is where the pictures lie, below the root.
+pub(super) fn render(blocks: &[Block<'_>], diagrams: &str) -> String {
+    let parts: Vec<String> = blocks.iter().map(|found| block(found, diagrams)).collect();
     parts.join("\n\n") + "\n"
 }
 
-fn block(block: &Block<'_>) -> String {
+fn block(block: &Block<'_>, diagrams: &str) -> String {
     match block {
         Block::Heading(level, text) => format!("{} {text}", "#".repeat(usize::from(*level))),
         Block::Paragraph(text) => text.clone(),
         Block::List(items) => items.iter().map(|item| format!("- {item}")).collect::<Vec<_>>().join("\n"),
         Block::Table(found) => table(found),
         Block::Code(text) => format!("```sh\n{text}\n```"),
-        Block::Figure(chart) => format!("![{}](../../../{DIAGRAMS}/{}.svg)", chart.caption, chart.name),
+        Block::Figure(chart) => format!("![{}](../../../{diagrams}/{}.svg)", chart.caption, chart.name),
         Block::Details { summary, text } => format!("**{summary}**\n\n{}", indented(text)),
     }
 }

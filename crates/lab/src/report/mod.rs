@@ -2,6 +2,7 @@
 
 mod beside;
 mod content;
+mod engines;
 mod html;
 mod markdown;
 mod tables;
@@ -9,6 +10,8 @@ mod tables;
 pub use tables::{Table, VerdictTables, verdict_tables};
 
 use crate::charts::Chart;
+use crate::engines::Comparison;
+use crate::files::DIAGRAMS;
 use crate::results::Results;
 use crate::summary::Summary;
 
@@ -31,12 +34,22 @@ enum Block<'a> {
 
 /// The report as Markdown; its pictures lie beside it, in the diagrams' folder.
 pub fn markdown(results: &Results, summary: &Summary, charts: &[Chart]) -> String {
-    markdown::render(&content::content(results, summary, charts))
+    markdown::render(&content::content(results, summary, charts), DIAGRAMS)
 }
 
 /// The report as one self-contained page: its charts are in it, and nothing is loaded from anywhere.
 pub fn html(results: &Results, summary: &Summary, charts: &[Chart]) -> String {
     html::render(&content::content(results, summary, charts))
+}
+
+/// The comparison of engines as Markdown; its picture lies beside it, in the diagrams' folder.
+pub fn engines_markdown(results: &crate::engines::Results, comparison: &Comparison, charts: &[Chart]) -> String {
+    markdown::render(&engines::content(results, comparison, charts), crate::engines::DIAGRAMS)
+}
+
+/// The comparison of engines as one self-contained page.
+pub fn engines_html(results: &crate::engines::Results, comparison: &Comparison, charts: &[Chart]) -> String {
+    html::render(&engines::content(results, comparison, charts))
 }
 
 #[cfg(test)]

@@ -1,11 +1,13 @@
-//! Several processes on one embedded store: mixed work, deaths, stops, and who comes first.
+//! Several processes on one store: mixed work, deaths, stops, who comes first, and who sees what.
 //!
 //! This binary starts itself again as the processes that it watches; that is why it has a `main` of its own. Its
 //! tests run one after the other, since some of them measure time.
 
 #![expect(clippy::unwrap_used, clippy::print_stderr, reason = "a test fails by panicking, and tells what it measured")]
 
+mod appends;
 mod child;
+mod claims;
 mod mix;
 mod roles;
 
@@ -14,7 +16,16 @@ use std::process::ExitCode;
 use std::sync::Barrier;
 use std::time::{Duration, Instant};
 
+use appends::{
+    eight_processes_append_and_a_killed_watcher_sees_all_on_postgres,
+    eight_processes_append_and_a_killed_watcher_sees_all_on_the_embedded_store,
+};
 use child::Child;
+use claims::{
+    a_holder_stopped_past_its_lease_completes_nothing,
+    of_eight_processes_on_servers_one_wins_each_of_a_thousand_rounds,
+    of_eight_processes_one_wins_each_of_a_thousand_rounds, the_element_of_a_killed_holder_is_claimed_by_another,
+};
 use libtest_mimic::{Arguments, Trial};
 use mutext::{Address, Context, Error, Mutext, Precondition, Wait};
 use roles::{agent, appended, ids};
@@ -47,6 +58,12 @@ fn main() -> ExitCode {
         a_waiter_that_was_stopped_when_its_turn_came_goes_on_waiting,
         processes_are_served_in_the_order_in_which_they_asked,
         a_store_opened_by_a_relative_path_stays_the_same_store_elsewhere,
+        eight_processes_append_and_a_killed_watcher_sees_all_on_the_embedded_store,
+        eight_processes_append_and_a_killed_watcher_sees_all_on_postgres,
+        of_eight_processes_one_wins_each_of_a_thousand_rounds,
+        of_eight_processes_on_servers_one_wins_each_of_a_thousand_rounds,
+        the_element_of_a_killed_holder_is_claimed_by_another,
+        a_holder_stopped_past_its_lease_completes_nothing,
     ];
     libtest_mimic::run(&arguments, trials).exit_code()
 }

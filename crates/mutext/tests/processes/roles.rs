@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use mutext::{Commit, Content, Context, Document, Error, Mutext, Precondition, Settings, Strategy, Ttl, Wait};
 
-use crate::mix;
+use crate::{appends, claims, mix};
 
 /// One line at once: whoever kills this process must not take an acknowledgement with it.
 pub(crate) fn say(line: &str) {
@@ -59,6 +59,12 @@ pub(crate) fn play(role: &str, arguments: &[String]) {
             ("wait", [address, name, wait]) => queue(address, name, milliseconds(wait)).await,
             ("stale", [address, ttl, how]) => stale(address, milliseconds(ttl), how).await,
             ("stream", [address, first, strategy]) => stream(address, first.parse().unwrap(), strategy).await,
+            ("append", [store, locks, name]) => appends::append(store, locks, name).await,
+            ("watch", [store, locks, after]) => appends::watch(store, locks, after.parse().unwrap()).await,
+            ("claim-in-rounds", [store, locks, name, rounds]) => {
+                claims::claim_in_rounds(store, locks, name, rounds.parse().unwrap()).await;
+            }
+            ("claim-and-keep", [store, locks, ttl]) => claims::claim_and_keep(store, locks, milliseconds(ttl)).await,
             ("wander", [address, elsewhere]) => wander(address, elsewhere).await,
             other => panic!("no such role: {other:?}"),
         }

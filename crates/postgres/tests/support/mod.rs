@@ -17,12 +17,18 @@ use mutext_testbed::PostgresServer;
 /// The server that the tests of one file share; it ends with them.
 pub(crate) fn shared() -> &'static PostgresServer {
     static SERVER: OnceLock<PostgresServer> = OnceLock::new();
-    SERVER.get_or_init(started)
+    // Sixteen schedules side by side, each with its clients, and other cases beside them.
+    SERVER.get_or_init(|| started_with(&[("fsync", "off"), ("max_connections", "500")]))
 }
 
 /// A server of its own, for a test that ends it.
 pub(crate) fn started() -> PostgresServer {
     PostgresServer::start().unwrap_or_else(|error| panic!("this test needs a PostgreSQL server: {error}"))
+}
+
+/// The same with settings of its own.
+pub(crate) fn started_with(settings: &[(&str, &str)]) -> PostgresServer {
+    PostgresServer::start_with(settings).unwrap_or_else(|error| panic!("this test needs a PostgreSQL server: {error}"))
 }
 
 /// A schema's name that no other test uses.

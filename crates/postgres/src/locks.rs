@@ -1,0 +1,357 @@
+//! The lock engine: each operation is one statement, which calls one step of the schema.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use mutext_contract::{
+    Acquisition, AgentName, Blocked, ContextName, DeadHolder, Deadline, Effect, EngineError, EpochSource, ExpiryClock,
+    Fairness, FencingToken, Finding, Grant, Lease, LeaseId, LockCapabilities, LockRequest, LockService, LockTable,
+    Release, Renewal, Waiting,
+};
+use tokio::sync::broadcast;
+use tokio::time::Instant;
+use tokio_postgres::types::ToSql;
+
+use crate::board::{Board, Expected, Known, News};
+use crate::examine::What;
+use crate::link::{Link, Links, Repeat};
+use crate::lock_rows::{Answer, AnswerRow, LockStatements, Reader, RequestRow, micros, path_of};
+use crate::names::Names;
+use crate::options::PostgresOptions;
+use crate::presence::{Presence, Shared};
+use crate::{examine, schema};
+
+/// A statement that must be given a chance has at least this long, also where the deadline has passed.
+const PATIENCE: Duration = Duration::from_secs(1);
+/// A grant that was told lasts so long until a renewal confirms it; the schema has the same number.
+const CONFIRM: Duration = Duration::from_secs(2);
+/// A waiter leaves the queue by itself at its deadline; others remove it so much later, in case it died.
+const OVERDUE: Duration = Duration::from_millis(100);
+
+/// Locks in PostgreSQL.
+pub struct PostgresLocks {
+    options: PostgresOptions,
+    links: Links,
+    shared: Arc<Shared>,
+    epochs: Arc<dyn EpochSource>,
+    /// One epoch is enough, whoever of this process finds that it is missing.
+    minting: tokio::sync::Mutex<()>,
+    _presence: Presence,
+}
+
+impl fmt::Debug for PostgresLocks {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PostgresLocks").field("options", &self.options).finish_non_exhaustive()
+    }
+}
+
+impl PostgresLocks {
+    pub(crate) async fn open(
+        options: &PostgresOptions,
+        epochs: Arc<dyn EpochSource>,
+        deadline: Deadline,
+    ) -> Result<Self, EngineError> {
+        let deadline = deadline.min(Deadline::after(options.connect_timeout));
+        let link = Arc::new(Link::new(options)?);
+        let names = Names::new(&options.schema);
+        schema::prepare(&link, &names, deadline).await?;
+        let kind = if link.is_pooled() { 'p' } else { 'h' };
+        let home = format!("{kind}{:016x}", rand::random::<u64>());
+        let statements = LockStatements::new(&names);
+        let shared = Arc::new(Shared { board: Board::new(), names, statements, home });
+        let presence = Presence::start(options, Arc::clone(&shared), deadline).await?;
+        Ok(Self {
+            options: options.clone(),
+            links: Links::new(options.clone(), link),
+            shared,
+            epochs,
+            minting: tokio::sync::Mutex::default(),
+            _presence: presence,
+        })
+    }
+
+    /// Runs a step. All of them are as good twice as once.
+    async fn step(
+        &self,
+        statement: &str,
+        deadline: Deadline,
+        params: &[&(dyn ToSql + Sync)],
+    ) -> Result<AnswerRow, EngineError> {
+        let link = self.links.here()?;
+        let rows = link.rows(Repeat::Safe, at_least(deadline), statement, params).await?;
+        let answer = Reader { subject: link.subject() }.row(&rows)?;
+        for message in &answer.told {
+            self.shared.board.hear(message, None);
+        }
+        Ok(answer)
+    }
+
+    fn read(&self, answer: &AnswerRow) -> Result<Answer, EngineError> {
+        Reader { subject: self.links.here()?.subject() }.answer(answer)
+    }
+
+    /// Asks for the lock: granted, queued, or not.
+    async fn ask(&self, request: &LockRequest, first: bool, deadline: Deadline) -> Result<Answer, EngineError> {
+        let wait = deadline.remaining();
+        let wait_us = if wait.is_zero() { 0 } else { micros(wait + OVERDUE) };
+        let (row, lane) = (RequestRow::new(request), self.shared.names.lock_lane(&request.context));
+        let lease = &request.lease.as_bytes()[..];
+        let above = row.above.filter(|_| first);
+        let params: [&(dyn ToSql + Sync); 14] = [
+            &lane,
+            &request.context.as_str(),
+            &lease,
+            &above,
+            &row.paths,
+            &row.exclusives,
+            &row.ttl_us,
+            &wait_us,
+            &self.shared.home,
+            &row.agent,
+            &row.holder,
+            &row.reason,
+            &row.keeps,
+            &row.replaces,
+        ];
+        let answer = self.step(&self.shared.statements.acquire, deadline, &params).await?;
+        self.read(&answer)
+    }
+
+    /// Begins an epoch in a context whose locks this server does not remember, unless somebody has meanwhile.
+    async fn begin_epoch(&self, context: &ContextName, deadline: Deadline) -> Result<(), EngineError> {
+        let deadline = at_least(deadline);
+        let epoch = self.epochs.mint_epoch(context, deadline).await?;
+        let (epoch, lane) = (i64::try_from(epoch).unwrap_or(i64::MAX), self.shared.names.lock_lane(context));
+        let params: [&(dyn ToSql + Sync); 4] = [&lane, &context.as_str(), &epoch, &self.shared.home];
+        self.step(&self.shared.statements.begin, deadline, &params).await.map(drop)
+    }
+
+    /// Leaves the queue: the answer is a grant that came at the last moment, or what was in the way.
+    async fn leave(&self, request: &LockRequest) -> Result<Answer, EngineError> {
+        let lane = self.shared.names.lock_lane(&request.context);
+        let (lease, path) = (&request.lease.as_bytes()[..], first_path(request));
+        let params: [&(dyn ToSql + Sync); 5] = [&lane, &request.context.as_str(), &lease, &path, &self.shared.home];
+        let answer = self.step(&self.shared.statements.leave, Deadline::now(), &params).await?;
+        self.read(&answer)
+    }
+
+    /// Ends a lease or an attempt; who ends it and why, where that is not its holder.
+    async fn end(
+        &self,
+        context: &ContextName,
+        lease: LeaseId,
+        known: Known,
+        revoked: Option<(&AgentName, &str)>,
+        deadline: Deadline,
+    ) -> Result<Release, EngineError> {
+        let (lane, id) = (self.shared.names.lock_lane(context), &lease.as_bytes()[..]);
+        // Its asker, here or elsewhere, must not bring an attempt back; what is known to be held does not come again.
+        let (path, remember) = match known {
+            Known::Held(path) => (path, false),
+            Known::Other => (None, true),
+        };
+        let (by, reason) = (revoked.map(|(by, _)| by.as_str()), revoked.map(|(_, reason)| reason.as_bytes()));
+        let params: [&(dyn ToSql + Sync); 8] =
+            [&lane, &context.as_str(), &id, &path, &self.shared.home, &by, &reason, &remember];
+        let answer = self.step(&self.shared.statements.release, deadline, &params).await?;
+        Ok(if answer.outcome == 1 { Release::Released } else { Release::NotHeld })
+    }
+
+    async fn renewed(
+        &self,
+        context: &ContextName,
+        lease: LeaseId,
+        paths: Option<Vec<&str>>,
+        ttl: Duration,
+        deadline: Deadline,
+    ) -> Result<Renewal, EngineError> {
+        let asked = Instant::now();
+        let (lane, id) = (self.shared.names.lock_lane(context), &lease.as_bytes()[..]);
+        let ttl_us = micros(ttl);
+        let params: [&(dyn ToSql + Sync); 5] = [&lane, &context.as_str(), &id, &paths, &ttl_us];
+        let answer = self.step(&self.shared.statements.renew, deadline, &params).await?;
+        if answer.outcome == 1 {
+            return Ok(Renewal::Renewed { valid_until: asked + ttl });
+        }
+        self.shared.board.forget(lease);
+        Ok(Renewal::Lost(Reader { subject: self.links.here()?.subject() }.loss(&answer)?))
+    }
+
+    /// What became of the lease that was to be replaced.
+    async fn lost(&self, request: &LockRequest, deadline: Deadline) -> Result<Acquisition, EngineError> {
+        let nobody = Acquisition::TimedOut(Blocked::default());
+        let Some(lease) = request.replaces else { return Ok(nobody) };
+        match self.renewed(&request.context, lease, None, request.ttl.get(), deadline).await? {
+            // It is there again: whoever asks may ask once more.
+            Renewal::Renewed { .. } => Ok(nobody),
+            Renewal::Lost(loss) => Ok(Acquisition::Lost(loss)),
+        }
+    }
+
+    /// A grant that may be believed: one that was told long after it was last known to wait is confirmed first.
+    async fn granted(
+        &self,
+        request: &LockRequest,
+        granted: Granted,
+        expected: Expected<'_>,
+    ) -> Result<Acquisition, EngineError> {
+        let Granted { number, until, queued, handed_over_after } = granted;
+        let mut lease = Lease {
+            context: request.context.clone(),
+            claims: Arc::clone(request.claims()),
+            holder: request.holder.clone(),
+            token: FencingToken::new(number.0, number.1, request.lease),
+            ttl: request.ttl,
+            valid_until: until,
+        };
+        if lease.valid_until < Instant::now() + request.ttl.get().min(CONFIRM) / 2 {
+            match self.renew(&lease, Deadline::now()).await? {
+                Renewal::Renewed { valid_until } => lease.valid_until = valid_until,
+                Renewal::Lost(_) => return Ok(Acquisition::TimedOut(Blocked::default())),
+            }
+        }
+        if let Some(replaced) = request.replaces {
+            self.shared.board.forget(replaced);
+        }
+        let path = (request.claims().len() == 1).then(|| first_path(request).to_owned());
+        expected.becomes_held(path);
+        Ok(Acquisition::Granted(Grant { lease, queued, handed_over_after }))
+    }
+}
+
+/// A grant, as far as the answer tells.
+struct Granted {
+    number: (u64, u64),
+    until: Instant,
+    queued: bool,
+    /// How long ago the server granted it, where that was told.
+    handed_over_after: Option<Duration>,
+}
+
+fn first_path(request: &LockRequest) -> &str {
+    request.claims().first().map_or("", |claim| path_of(&claim.resource))
+}
+
+/// A deadline that leaves a statement its chance.
+fn at_least(deadline: Deadline) -> Deadline {
+    if deadline.remaining() < PATIENCE { Deadline::after(PATIENCE) } else { deadline }
+}
+
+#[async_trait]
+impl LockService for PostgresLocks {
+    fn capabilities(&self) -> LockCapabilities {
+        let listens = self.shared.listens();
+        LockCapabilities {
+            engine: "postgres",
+            waiting: if listens { Waiting::Pushed } else { Waiting::Polled },
+            fairness: Fairness::FirstComeFirstServed,
+            shared_mode: true,
+            subtrees: true,
+            several_resources: true,
+            deadlock_detection: true,
+            revival: true,
+            dead_holder: if listens { DeadHolder::Presence } else { DeadHolder::Ttl },
+            expiry_clock: ExpiryClock::Server,
+            token_source: "a counter of the database, under an epoch that the document store mints for each run of the server",
+            survives: "the death of any client, and a restart of the server in good order; a crash forgets all leases, and a new epoch begins",
+        }
+    }
+
+    async fn acquire(&self, request: &LockRequest, deadline: Deadline) -> Result<Acquisition, EngineError> {
+        let expected = self.shared.board.expect(request.lease);
+        let mut turn = None;
+        let (mut first, mut queued) = (true, false);
+        loop {
+            let asked = Instant::now();
+            match self.ask(request, first, deadline).await? {
+                Answer::Granted { number, left } => {
+                    let until = asked + left.unwrap_or(request.ttl.get());
+                    let granted = Granted { number, until, queued, handed_over_after: None };
+                    return self.granted(request, granted, expected).await;
+                }
+                Answer::NoEpoch => {
+                    if turn.is_none() {
+                        // Whoever waited here asks again: somebody may have begun one.
+                        turn = Some(self.minting.lock().await);
+                    } else {
+                        self.begin_epoch(&request.context, deadline).await?;
+                    }
+                    continue;
+                }
+                Answer::Blocked(blocked) => return Ok(Acquisition::TimedOut(blocked)),
+                Answer::Deadlock(deadlock) => return Ok(Acquisition::Deadlock(deadlock)),
+                Answer::Lost => return self.lost(request, deadline).await,
+                Answer::Gone => return Ok(Acquisition::TimedOut(Blocked::default())),
+                Answer::Queued { next } => expected.queues(request, asked, next),
+            }
+            turn = None;
+            (first, queued) = (false, true);
+            let news = tokio::time::timeout_at(deadline.instant(), expected.news()).await;
+            let until = expected.waiting_at().unwrap_or(asked) + request.ttl.get().min(CONFIRM);
+            match news {
+                Ok(News::Granted { number, until: known, handed_over_after }) => {
+                    let granted = Granted { number, until: known.unwrap_or(until), queued, handed_over_after };
+                    return self.granted(request, granted, expected).await;
+                }
+                Ok(News::Ended) => return Ok(Acquisition::TimedOut(Blocked::default())),
+                Ok(News::AskAgain) => {}
+                Err(_) => {
+                    let asked = Instant::now();
+                    return match self.leave(request).await? {
+                        Answer::Granted { number, left } => {
+                            let until = asked + left.unwrap_or_default();
+                            let granted = Granted { number, until, queued, handed_over_after: None };
+                            self.granted(request, granted, expected).await
+                        }
+                        Answer::Blocked(blocked) => Ok(Acquisition::TimedOut(blocked)),
+                        _ => Ok(Acquisition::TimedOut(Blocked::default())),
+                    };
+                }
+            }
+        }
+    }
+
+    async fn renew(&self, lease: &Lease, deadline: Deadline) -> Result<Renewal, EngineError> {
+        let paths = lease.claims.iter().map(|claim| path_of(&claim.resource)).collect();
+        self.renewed(&lease.context, lease.id(), Some(paths), lease.ttl.get(), deadline).await
+    }
+
+    async fn release(&self, context: &ContextName, lease: LeaseId, deadline: Deadline) -> Result<Release, EngineError> {
+        self.end(context, lease, self.shared.board.take(lease), None, deadline).await
+    }
+
+    async fn inspect(&self, context: &ContextName, deadline: Deadline) -> Result<LockTable, EngineError> {
+        let link = self.links.here()?;
+        let rows = link
+            .rows(Repeat::Reads, at_least(deadline), &self.shared.statements.table, &[&context.as_str()])
+            .await
+            // A look changes nothing, whatever became of its answer.
+            .map_err(|trouble| trouble.with_effect(Effect::None))?;
+        Reader { subject: link.subject() }.table(&rows)
+    }
+
+    async fn revoke(
+        &self,
+        context: &ContextName,
+        lease: LeaseId,
+        by: &AgentName,
+        reason: &str,
+        deadline: Deadline,
+    ) -> Result<Release, EngineError> {
+        self.end(context, lease, Known::Other, Some((by, reason)), deadline).await
+    }
+
+    fn losses(&self) -> Option<broadcast::Receiver<LeaseId>> {
+        // Behind a pooler nobody is told; renewals find out.
+        self.shared.listens().then(|| self.shared.board.losses())
+    }
+
+    async fn examine(&self, deadline: Deadline) -> Result<Vec<Finding>, EngineError> {
+        let link = self.links.here()?;
+        let mut findings = examine::examine(What::Locks, &self.options, &link, &self.shared.names, deadline).await?;
+        findings.push(examine::wake_ups(&link, &self.shared, deadline).await?);
+        Ok(findings)
+    }
+}
