@@ -32,7 +32,7 @@ pub mod store;
 mod support;
 
 pub use fixture::{LockFixture, StoreFixture};
-pub use support::within_limit;
+pub use support::{waits_in_vain, within_limit};
 
 /// Enrols a lock engine: one test for each case of [`lock`], in a module `lock`. Takes the type of a
 /// [`LockFixture`] and, where needed, `skip = [case: "reason", …]`.

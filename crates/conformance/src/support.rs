@@ -8,7 +8,7 @@ use std::time::Duration;
 use mutext_contract::{
     Acquisition, AgentName, Blocked, Claim, Commit, Committed, Content, ContextName, Cursor, Deadline, Document,
     DocumentPath, DocumentStore, Fence, FencingToken, Grant, Holder, IdempotencyKey, Lease, LeaseId, LockRequest,
-    LockService, LockTable, Mode, Outcome, Precondition, Refusal, Release, Renewal, Resource, Ttl,
+    LockService, LockTable, Mode, Outcome, Precondition, Refusal, Release, Renewal, Resource, Ttl, Waiter,
 };
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
@@ -41,6 +41,25 @@ pub(crate) async fn eventually<T, F: Future<Output = Option<T>>>(what: &str, mut
         assert!(begun.elapsed() < LONG, "expected within {LONG:?}: {what}; it did not come");
         tokio::time::sleep(Duration::from_millis(3)).await;
     }
+}
+
+/// A request that queues though nothing is in its way. Whoever takes something away serves the next in the same step,
+/// so that there is none at any moment, but for those whose processes have died. Leases count also where they have
+/// lapsed: nobody need notice that before its next step.
+pub fn waits_in_vain(table: &LockTable) -> Option<&Waiter> {
+    let conflict =
+        |one: &[Claim], other: &[Claim]| one.iter().any(|one| other.iter().any(|other| one.conflicts(other)));
+    let is_held = |lease: LeaseId| table.holdings.iter().any(|holding| holding.lease == lease);
+    let free = |(place, waiter): &(usize, &Waiter)| {
+        let replaces = |lease: LeaseId| waiter.replaces == Some(lease);
+        let mut leases = table.holdings.iter().filter(|holding| !replaces(holding.lease));
+        let mut before = table.waiters[..*place].iter();
+        // What is to take the place of a lease that is no more is told so, and goes.
+        waiter.replaces.is_none_or(is_held)
+            && !leases.any(|holding| conflict(&holding.claims, &waiter.claims))
+            && !before.any(|other| conflict(&other.claims, &waiter.claims))
+    };
+    table.waiters.iter().enumerate().find(free).map(|(_, waiter)| waiter)
 }
 
 /// A context that nobody else uses.

@@ -56,7 +56,7 @@ impl LockRequest {
         claims.dedup_by(|later, first| later.resource == first.resource);
         let rule = match claims.len() {
             0 => Some(NameRule::Empty),
-            n if n > Self::CLAIMS_MAX => Some(NameRule::TooLong { bytes: n, limit: Self::CLAIMS_MAX }),
+            n if n > Self::CLAIMS_MAX => Some(NameRule::TooMany { count: n, limit: Self::CLAIMS_MAX }),
             _ => None,
         };
         match rule {

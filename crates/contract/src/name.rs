@@ -47,6 +47,14 @@ pub enum NameRule {
         /// How many are allowed.
         limit: usize,
     },
+    /// More at once than allowed.
+    #[error("it names {count} at once; the limit is {limit}; ask for what lies above them, or for fewer")]
+    TooMany {
+        /// How many it names.
+        count: usize,
+        /// How many are allowed.
+        limit: usize,
+    },
     /// More segments than allowed.
     #[error("it has {segments} segments; the limit is {limit}")]
     TooDeep {

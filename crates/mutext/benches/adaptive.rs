@@ -1,9 +1,11 @@
 //! What each strategy makes of conflicts: eight agents, each with an opening of its own, over documents on PostgreSQL and
 //! locks in Redis, from nobody in anybody's way to all of them on one document, and a mixture.
 //!
-//! `cargo bench -p mutext --bench adaptive` prints, for each strategy, updates per second (the median of interleaved
-//! rounds), the ratio of adaptive to the better one of compare-and-set and lease, and how many of its updates were made
-//! under a lease. `-- embedded` uses the embedded engines, `rounds=9` says how many.
+//! `cargo bench -p mutext --bench adaptive` prints, for each strategy, updates per second over all of its rounds, the ratio
+//! of adaptive to the better one of compare-and-set and lease, and how many of its updates were made under a lease. The
+//! rounds are short, many and interleaved, so that what else the machine does falls on all alike. `-- embedded` uses the
+//! embedded engines, `rounds=30` says how many rounds, `work=1` how many milliseconds each update works, and `only=hot`
+//! takes the cases with that word.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -15,7 +17,7 @@ use rand::seq::SliceRandom;
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 const AGENTS: usize = 8;
-const ROUND: Duration = Duration::from_millis(400);
+const ROUND: Duration = Duration::from_millis(100);
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Which documents an agent changes.
@@ -80,8 +82,28 @@ async fn update(context: &Context, path: &str, way: Way, work: Duration) -> Resu
     }
 }
 
-/// Updates per second of all agents together, and the share of them that was made under a lease.
-async fn rate(agents: &[Context], spread: Spread, name: &str, way: Way, work: Duration) -> Result<(f64, f64), Failure> {
+/// What all agents together did in some rounds.
+#[derive(Debug, Clone, Copy, Default)]
+struct Done {
+    updates: u32,
+    leased: u32,
+    seconds: f64,
+}
+
+impl Done {
+    fn rate(self) -> f64 {
+        f64::from(self.updates) / self.seconds
+    }
+
+    fn add(&mut self, other: Self) {
+        self.updates += other.updates;
+        self.leased += other.leased;
+        self.seconds += other.seconds;
+    }
+}
+
+/// One round.
+async fn round(agents: &[Context], spread: Spread, name: &str, way: Way, work: Duration) -> Result<Done, Failure> {
     let began = Instant::now();
     let until = began + ROUND;
     let work_on = |(agent, context): (usize, &Context)| {
@@ -96,22 +118,16 @@ async fn rate(agents: &[Context], spread: Spread, name: &str, way: Way, work: Du
         })
     };
     let running: Vec<_> = agents.iter().enumerate().map(work_on).collect();
-    let (mut count, mut leased) = (0, 0);
+    let mut done = Done::default();
     for running in running {
-        let (by_one, leased_by_one) = running.await??;
-        (count, leased) = (count + by_one, leased + leased_by_one);
+        let (updates, leased) = running.await??;
+        done.add(Done { updates, leased, seconds: 0.0 });
     }
-    Ok((f64::from(count) / began.elapsed().as_secs_f64(), f64::from(leased) / f64::from(count.max(1))))
-}
-
-fn median(values: &[f64]) -> f64 {
-    let mut sorted = values.to_vec();
-    sorted.sort_by(f64::total_cmp);
-    sorted[sorted.len() / 2]
+    Ok(Done { seconds: began.elapsed().as_secs_f64(), ..done })
 }
 
 #[expect(clippy::print_stdout, reason = "a benchmark's figures are its output")]
-async fn sweep(agents: &[Context], rounds: usize, work: Duration) -> Result<(), Failure> {
+async fn sweep(agents: &[Context], rounds: usize, only: &str, work: Duration) -> Result<(), Failure> {
     let (ttl, wait) = (mutext::Ttl::DEFAULT, mutext::Wait::new(PATIENCE)?);
     let ways = [
         ("blind", Way::Blind),
@@ -124,34 +140,26 @@ async fn sweep(agents: &[Context], rounds: usize, work: Duration) -> Result<(), 
         "{:<16} {:>10} {:>16} {:>10} {:>10} {:>18} {:>12}",
         "", ways[0].0, ways[1].0, ways[2].0, ways[3].0, "to the better one", "under lease"
     );
-    for (spread, title) in SPREADS {
-        let mut rates = vec![Vec::new(); ways.len()];
-        let mut leased = Vec::new();
+    for (spread, title) in SPREADS.into_iter().filter(|(_, title)| title.contains(only)) {
+        let mut done = vec![Done::default(); ways.len()];
         let mut order: Vec<usize> = (0..ways.len()).collect();
-        for round in 0..=rounds {
+        // The first rounds warm up: how much is in whose way is learnt.
+        for number in 0..rounds + rounds / 4 {
             order.shuffle(&mut rand::rng());
             for &which in &order {
                 let (name, way) = ways[which];
-                let (rate, under_lease) =
-                    rate(agents, spread, &format!("{name}/{}", work.as_millis()), way, work).await?;
-                // The first round warms up.
-                if round > 0 {
-                    rates[which].push(rate);
-                    if name == "adaptive" {
-                        leased.push(under_lease);
-                    }
+                let one = round(agents, spread, &format!("{name}/{}", work.as_millis()), way, work).await?;
+                if number >= rounds / 4 {
+                    done[which].add(one);
                 }
             }
         }
-        let medians: Vec<f64> = rates.iter().map(|rates| median(rates)).collect();
-        let ratio = medians[3] / medians[1].max(medians[2]);
+        let rates: Vec<f64> = done.iter().map(|done| done.rate()).collect();
+        let ratio = rates[3] / rates[1].max(rates[2]);
+        let leased = 100.0 * f64::from(done[3].leased) / f64::from(done[3].updates.max(1));
         println!(
-            "{title:<16} {:>10.0} {:>16.0} {:>10.0} {:>10.0} {ratio:>18.3} {:>10.0} %",
-            medians[0],
-            medians[1],
-            medians[2],
-            medians[3],
-            100.0 * median(&leased)
+            "{title:<16} {:>10.0} {:>16.0} {:>10.0} {:>10.0} {ratio:>18.3} {leased:>10.0} %",
+            rates[0], rates[1], rates[2], rates[3]
         );
     }
     Ok(())
@@ -160,7 +168,13 @@ async fn sweep(agents: &[Context], rounds: usize, work: Duration) -> Result<(), 
 #[tokio::main]
 async fn main() -> Result<(), Failure> {
     let embedded = std::env::args().any(|word| word == "embedded");
-    let rounds = std::env::args().find_map(|word| word.strip_prefix("rounds=")?.parse().ok()).unwrap_or(9);
+    let given = |name: &str| std::env::args().find_map(|word| Some(word.strip_prefix(name)?.to_owned()));
+    let rounds = given("rounds=").map_or(Ok(30), |rounds| rounds.parse())?;
+    let only = given("only=").unwrap_or_default();
+    let works = match given("work=") {
+        Some(work) => vec![Duration::from_millis(work.parse()?)],
+        None => vec![Duration::ZERO, Duration::from_millis(1)],
+    };
     let dir = tempfile::tempdir()?;
     let servers = if embedded {
         None
@@ -178,8 +192,8 @@ async fn main() -> Result<(), Failure> {
         agents.push(mutext.context("bench", Settings::new(AgentName::new(format!("agent-{agent}"))?))?);
         opened.push(Arc::new(mutext));
     }
-    for work in [Duration::ZERO, Duration::from_millis(1)] {
-        sweep(&agents, rounds, work).await?;
+    for work in works {
+        sweep(&agents, rounds, &only, work).await?;
     }
     for mutext in opened {
         mutext.finish().await;

@@ -85,6 +85,16 @@ async fn live(locks: Arc<RedisLocks>, held: Arc<Held>, seed: u64) {
     }
 }
 
+/// Looks at the table again and again: at no moment does anybody wait whom nothing is in the way of.
+async fn watch(locks: Arc<RedisLocks>) {
+    loop {
+        let table = locks.inspect(&context(), soon()).await.unwrap();
+        let in_vain = mutext_conformance::waits_in_vain(&table);
+        assert!(in_vain.is_none(), "{in_vain:?} waits for nothing; found {table:?}");
+        tokio::time::sleep(Duration::from_micros(200)).await;
+    }
+}
+
 fn left(server: &RedisServer) -> Vec<String> {
     let fields = server.cli(&["HKEYS", "mutext:{research-42}:locks"]).unwrap();
     let is_left = |field: &&str| field.contains('/') && !field.starts_with("a/") || field.len() == 32;
@@ -104,13 +114,52 @@ async fn turns_that_share_calls_come_out_as_if_each_went_alone() {
             tokio::spawn(live(locks, Arc::clone(&held), seed.wrapping_add(task as u64)))
         })
         .collect();
+    let watch = tokio::spawn(watch(open(&server.url(), &epochs).await.unwrap()));
     for task in tasks {
+        // The server may forget its scripts at any time.
+        server.cli(&["SCRIPT", "FLUSH"]).unwrap();
         let outcome = tokio::time::timeout(Duration::from_secs(120), task).await;
         outcome.unwrap_or_else(|_| panic!("a task does not end; MUTEXT_SEED={seed}")).unwrap();
+    }
+    watch.abort();
+    if let Err(failure) = watch.await {
+        assert!(failure.is_cancelled(), "MUTEXT_SEED={seed}: {failure}");
     }
     let table = clients[0].inspect(&context(), soon()).await.unwrap();
     assert_eq!((table.holdings.len(), table.waiters.len()), (0, 0), "{table:?}");
     assert_eq!(left(&server), Vec::<String>::new(), "MUTEXT_SEED={seed}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_many_that_ask_at_one_moment_only_those_are_granted_that_do_not_conflict() {
+    let server = RedisServer::start().unwrap();
+    let locks = open(&server.url(), &Arc::default()).await.unwrap();
+    let mut random = StdRng::seed_from_u64(1);
+    let holder = Holder::new(AgentName::new("agent").unwrap());
+    for _ in 0..40 {
+        let held = Arc::new(Held::default());
+        let asking: Vec<_> = (0..TASKS)
+            .map(|_| {
+                let (locks, held, request) = (Arc::clone(&locks), Arc::clone(&held), any_request(&mut random, &holder));
+                tokio::spawn(async move {
+                    // They hold it until all have been answered.
+                    let answer = locks.acquire(&request, Deadline::now()).await.unwrap();
+                    let Acquisition::Granted(grant) = answer else { return None };
+                    held.take(request.lease, request.claims(), grant.lease.token.number());
+                    Some(request.lease)
+                })
+            })
+            .collect();
+        let mut leases = Vec::new();
+        for asking in asking {
+            leases.extend(asking.await.unwrap());
+        }
+        assert!(!leases.is_empty(), "the first of them has nothing in its way");
+        for lease in leases {
+            assert_eq!(locks.release(&context(), lease, soon()).await.unwrap(), Release::Released);
+        }
+    }
+    assert_eq!(left(&server), Vec::<String>::new());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -167,4 +216,28 @@ async fn a_record_that_cannot_be_read_harms_nobody_else() {
     for task in tasks {
         task.await.unwrap();
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_runtime_asked_that_has_ended_can_be_given_back() {
+    let server = RedisServer::start().unwrap();
+    let locks = open(&server.url(), &Arc::default()).await.unwrap();
+    for round in 0..20_u64 {
+        let ends = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let requests: Vec<_> = (0..TASKS).map(|task| request("anna", &format!("task-{task}"), TTL)).collect();
+        for request in requests.clone() {
+            let locks = Arc::clone(&locks);
+            ends.spawn(async move { locks.acquire(&request, Deadline::after(TTL)).await });
+        }
+        tokio::time::sleep(Duration::from_micros(300 * round)).await;
+        // All that it ran is dropped when this returns.
+        tokio::task::spawn_blocking(|| drop(ends)).await.unwrap();
+        for request in &requests {
+            locks.release(&context(), request.lease, soon()).await.unwrap();
+        }
+        let again = granted(&locks, &request("bert", "task-0", TTL), Duration::from_secs(10)).await.lease;
+        locks.release(&context(), again.id(), soon()).await.unwrap();
+    }
+    let table = locks.inspect(&context(), soon()).await.unwrap();
+    assert_eq!((table.holdings.len(), table.waiters.len()), (0, 0), "{table:?}");
 }

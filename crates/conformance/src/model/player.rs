@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use mutext_contract::{
     Acquisition, AgentName, Claim, ContextName, DeadHolder, Deadline, Grant, Holder, Lease, LeaseId, LockRequest,
-    LockService, Loss, Mode, Release, Renewal, Resource, Ttl,
+    LockService, LockTable, Loss, Mode, Release, Renewal, Resource, Ttl,
 };
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
@@ -15,7 +15,7 @@ use tokio::time::Instant;
 use super::reference::{Answer, Entry, Reference};
 use super::schedule::{AGENTS, CRASHING, RESOURCES, Step};
 use crate::LockFixture;
-use crate::support::{LONG_TTL, fresh_context};
+use crate::support::{self, LONG_TTL, fresh_context};
 
 /// What must come about comes about within so many milliseconds.
 static PATIENCE_MS: AtomicU64 = AtomicU64::new(10_000);
@@ -268,6 +268,11 @@ impl Game {
 
     /// These were granted, in this order; each confirms that it has heard so, as the library does.
     async fn granted<F: LockFixture>(&mut self, player: &Player<F>, granted: &[LeaseId]) -> Result<(), Difference> {
+        if !granted.is_empty() {
+            // Before anybody has had the time to look again by itself.
+            let table = player.clients[0].inspect(&self.context, deadline()).await;
+            self.nobody_waits_in_vain(&table.map_err(|error| error.to_string())?)?;
+        }
         for id in granted {
             match self.ended(*id).await? {
                 Acquisition::Granted(grant) => {
@@ -387,6 +392,7 @@ impl Game {
         loop {
             let table =
                 player.clients[0].inspect(&self.context, deadline()).await.map_err(|error| error.to_string())?;
+            self.nobody_waits_in_vain(&table)?;
             let found = table.holdings.iter().map(|lease| (lease.lease, lease.remaining.is_zero()));
             let found: Vec<_> = found.filter(|(lease, lapsed)| !(*lapsed && self.dead.contains(lease))).collect();
             let queue: Vec<LeaseId> = table.waiters.iter().map(|waiter| waiter.lease).collect();
@@ -399,6 +405,17 @@ impl Game {
             }
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
+    }
+
+    /// At no moment does anybody wait whom nothing is in the way of: whoever takes it away serves the next in the same
+    /// step, and leaves it to nobody's later look. A lease that has lapsed may be in the way until the next step.
+    fn nobody_waits_in_vain(&self, table: &LockTable) -> Result<(), Difference> {
+        if self.dead.is_empty()
+            && let Some(waiter) = support::waits_in_vain(table)
+        {
+            return Err(format!("{waiter:?} waits for nothing; found {table:?}"));
+        }
+        Ok(())
     }
 
     /// Leaves the context: nothing of it is looked after any more.
