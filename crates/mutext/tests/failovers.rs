@@ -63,7 +63,7 @@ async fn work(context: Context, agent: usize, done: Arc<AtomicUsize>, ended: Arc
             break;
         }
         let (id, path) = (format!("{agent}-{number}"), format!("shared/{}", (agent + number) % SHARED));
-        let outcome = update(&context, &path, agent % 2 == 0, &id).await;
+        let outcome = update(&context, &path, agent.is_multiple_of(2), &id).await;
         if outcome.is_ok() {
             done.fetch_add(1, Ordering::SeqCst);
         }
@@ -278,7 +278,7 @@ async fn a_slot_that_moves_under_load_takes_its_locks_with_it() {
         let moving = Arc::clone(&cluster);
         let moved = beside(move || {
             let (slot, from) = moving.place_of(&format!("{{{CONTEXT}}}")).unwrap();
-            let to = (0..3).find(|node| *node != from && (node + round) % 2 == 0).unwrap_or((from + 1) % 3);
+            let to = (0..3).find(|node| *node != from && (node + round).is_multiple_of(2)).unwrap_or((from + 1) % 3);
             // Agents ask for locks while the slot is on its way.
             moving.migrate(slot, from, to, || std::thread::sleep(Duration::from_millis(100))).unwrap();
         });

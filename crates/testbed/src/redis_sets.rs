@@ -122,7 +122,7 @@ impl SentinelSet {
         found.ok_or_else(|| TestbedError::Command { command: "SENTINEL GET-MASTER-ADDR-BY-NAME".to_owned(), said })
     }
 
-    /// Waits until every Sentinel knows the primary as well as both others in touch with it.
+    /// Waits until both others are in touch with the primary.
     pub fn wait_until_whole(&self) -> Result<(), TestbedError> {
         until("has not both replicas again after 60 s", || {
             let info = self.servers[self.primary()?].cli(&["INFO", "replication"])?;
