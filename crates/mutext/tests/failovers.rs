@@ -63,7 +63,7 @@ async fn work(context: Context, agent: usize, done: Arc<AtomicUsize>, ended: Arc
             break;
         }
         let (id, path) = (format!("{agent}-{number}"), format!("shared/{}", (agent + number) % SHARED));
-        let outcome = update(&context, &path, agent % 2 == 0, &id).await;
+        let outcome = update(&context, &path, agent.is_multiple_of(2), &id).await;
         if outcome.is_ok() {
             done.fetch_add(1, Ordering::SeqCst);
         }
