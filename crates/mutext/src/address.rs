@@ -372,7 +372,7 @@ mod tests {
             (".mutext", "embedded:.mutext"),
             ("embedded:", "names no directory"),
             ("embedded:x?sync=maybe", "sync=maybe"),
-            ("redlock://localhost", "no engine for redlock:"),
+            ("redlock://localhost", "a majority needs three"),
             ("file:x", "no engine named"),
         ] {
             let error = text.parse::<Address>().unwrap_err().to_string();

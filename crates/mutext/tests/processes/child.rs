@@ -12,7 +12,7 @@ use rustix::process::{Pid, Signal, kill_process};
 /// The variable that tells this binary that it is such a process, and which.
 pub(crate) const ROLE: &str = "MUTEXT_TEST_ROLE";
 /// No child is silent for so long unless something is wrong.
-const SILENCE: Duration = Duration::from_secs(60);
+const SILENCE: Duration = Duration::from_secs(300);
 
 /// A child process; killed when dropped.
 pub(crate) struct Child {
