@@ -172,5 +172,6 @@ fn consul_is_looked_at_and_a_lock_is_tried_there() {
     ran.finds("locks", "data", "warning", "data directory");
     ran.finds("end to end", "acquire", "fine", "");
     let refused = doctor(&["--store", &consul.url()], &[]);
-    assert!(refused.err.contains("Consul holds locks, not documents"), "{refused:?}");
+    assert_eq!(refused.status, 1, "{refused:?}");
+    assert!(refused.out.contains("Consul holds locks, not documents"), "{refused:?}");
 }

@@ -236,7 +236,7 @@ impl Desk {
                 // What cannot be helped by waiting is said at once.
                 if !error.is_passing {
                     self.fail(&mut jobs, &error.explained);
-                    if self.attempts.is_empty() {
+                    if self.attempts.is_empty() && jobs.is_empty() {
                         return;
                     }
                 }
@@ -264,13 +264,18 @@ impl Desk {
         }
     }
 
-    /// Says to all who ask that it cannot be.
+    /// Says to all who ask that it cannot be. Where there is no room for more, it is said to the last who came alone: all
+    /// others may fit, and whoever gives something back makes room.
     fn fail(&mut self, jobs: &mut Vec<Job>, trouble: &EngineError) {
+        let full = trouble.kind == TroubleKind::Full;
+        if let Some(last) = self.attempts.iter().rposition(|attempt| !attempt.placed).filter(|_| full) {
+            drop(self.attempts.remove(last).answer.send(Err(again(trouble))));
+            return;
+        }
         for job in jobs.drain(..) {
             job.fail(again(trouble));
         }
-        // Where there is no room for more, those who wait already go on.
-        let full = trouble.kind == TroubleKind::Full;
+        // Those who wait already go on.
         for attempt in self.attempts.extract_if(.., |attempt| !(full && attempt.placed)) {
             drop(attempt.answer.send(Err(again(trouble))));
         }
