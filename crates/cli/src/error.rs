@@ -13,6 +13,9 @@ use crate::conflict::Explained;
 use crate::exit::Exit;
 use crate::output::timestamp;
 
+/// The most bytes of a document that an error carries.
+const CONTENT_MAX: usize = 4096;
+
 /// Why a command failed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum CliError {
@@ -169,7 +172,7 @@ impl CliError {
             Self::Library(error) => library_data(error),
             Self::Setting { source, .. } | Self::OwnLease { source } | Self::Edit(source) => library_data(source),
             Self::PreconditionMissing { current, .. } => {
-                json!({ "path": current.path, "current": document(current) })
+                json!({ "path": current.path, "current": standing(current) })
             }
             Self::Conflict(explained) => explained.data(),
             Self::NoneFree(none) => json!({
@@ -233,6 +236,7 @@ fn library_kind(error: &Error) -> (&'static str, Exit) {
         Error::Erosion(_) => ("erosion", Exit::Conflict),
         Error::NoRevision { .. } => ("not_found", Exit::NotFound),
         Error::CursorGone { .. } => ("cursor_gone", Exit::NotFound),
+        Error::CursorAhead { .. } => ("cursor_ahead", Exit::NotFound),
         Error::Archive(_) => ("archive", Exit::BadInput),
         Error::ContextNotEmpty { .. } => ("context_not_empty", Exit::Conflict),
         _ => ("bad_input", Exit::BadInput),
@@ -255,11 +259,11 @@ fn library_data(error: &Error) -> Value {
         Error::EditFailed { path, failed, current } => json!({
             "path": path,
             "edit": { "index": failed.index, "name": failed.name },
-            "current": current.as_deref().map(document),
+            "current": current.as_deref().map(standing),
         }),
         Error::PreconditionRequired { path, current } => json!({
             "path": path,
-            "current": current.as_deref().map(document),
+            "current": current.as_deref().map(standing),
         }),
         Error::Erosion(erosion) => json!({
             "path": erosion.path,
@@ -271,6 +275,7 @@ fn library_data(error: &Error) -> Value {
             "path": path, "revision": revision, "newest": newest,
         }),
         Error::CursorGone { after, oldest } => json!({ "after": after, "oldest": oldest }),
+        Error::CursorAhead { after, head } => json!({ "after": after, "head": head }),
         Error::Conflict(conflict) => conflict_data(conflict),
         Error::Timeout { resources, waited, blocked } => json!({
             "resources": resources,
@@ -284,7 +289,7 @@ fn library_data(error: &Error) -> Value {
         }),
         Error::LeaseLost { resources, current, .. } => json!({
             "resources": resources,
-            "current": current.as_deref().map(document),
+            "current": current.as_deref().map(standing),
         }),
         Error::TooLarge { path, size, limit } => json!({ "path": path, "size": size, "limit": limit }),
         Error::Engine(EngineError { effect, .. }) => json!({
@@ -326,7 +331,7 @@ pub(crate) fn conflict_data(conflict: &Conflict) -> Value {
     json!({
         "path": conflict.path,
         "demanded": conflict.precondition.to_string(),
-        "current": conflict.current.as_ref().map(document),
+        "current": conflict.current.as_ref().map(standing),
     })
 }
 
@@ -338,8 +343,21 @@ pub(crate) fn document(document: &Document) -> Value {
         "kind": kind(document.content.kind()),
         "author": document.author,
         "written_at": timestamp(document.written_at),
+        "expires_at": document.expires_at.map(timestamp),
         "content": document.content.as_str(),
     })
+}
+
+/// What stands there, as an error carries it: without the content where that is long. Whoever needs it reads it, or the
+/// part that matters.
+fn standing(current: &Document) -> Value {
+    let mut value = document(current);
+    let size = current.content.as_str().len();
+    if size > CONTENT_MAX {
+        value["content"] = Value::Null;
+        value["size"] = size.into();
+    }
+    value
 }
 
 /// A lease as JSON, as others see it.

@@ -204,9 +204,8 @@ impl DocumentStore for EmbeddedStore {
         self.read_with(deadline, move |connection| revocation_rows::list(connection, &context, limit)).await
     }
 
-    async fn head(&self, context: &ContextName, deadline: Deadline) -> Result<Cursor, EngineError> {
-        let context = context.clone();
-        self.read_with(deadline, move |connection| feed_rows::head(connection, &context)).await
+    async fn head(&self, _context: &ContextName, deadline: Deadline) -> Result<Cursor, EngineError> {
+        self.read_with(deadline, feed_rows::head).await
     }
 
     async fn documents_at(

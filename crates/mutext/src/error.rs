@@ -65,6 +65,18 @@ pub enum Error {
         /// From here on none is missing.
         oldest: Cursor,
     },
+    /// The cursor is of a place that the feed has not come to.
+    #[error(
+        "the feed has not come to cursor {}: it is at {}, so that the cursor is another store's, or of before this one \
+         was made anew; read the documents, then watch from where that was",
+        after.0, head.0
+    )]
+    CursorAhead {
+        /// Where it was to go on from.
+        after: Cursor,
+        /// How far the feed has come.
+        head: Cursor,
+    },
     /// The idempotency key has named another commit before.
     #[error("idempotency key {key} has named another commit before; use a fresh key for a new intention")]
     KeyReused {

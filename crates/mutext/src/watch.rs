@@ -17,6 +17,9 @@ use crate::{Context, Error};
 const QUESTION: Duration = Duration::from_secs(5);
 /// The most commits that are read ahead.
 const BUFFER_MAX: usize = 10_000;
+/// How long a watch waits for the feed to come to the cursor it is to go on from: a commit that others overtook is
+/// known by its place a moment before the feed has come there.
+const SETTLING: Duration = Duration::from_secs(2);
 /// The pauses between questions while the store is away, at first and at most.
 const PAUSE_MIN: Duration = Duration::from_millis(50);
 const PAUSE_MAX: Duration = Duration::from_secs(5);
@@ -84,6 +87,21 @@ impl Context {
     pub async fn head(&self) -> Result<Cursor, Error> {
         Ok(self.store().head(self.name(), self.deadline()).await?)
     }
+
+    /// The cursor, once the feed has come there.
+    async fn has_come_to(&self, after: Cursor) -> Result<Cursor, Error> {
+        let settling = Deadline::after(SETTLING);
+        loop {
+            let head = self.head().await?;
+            if after <= head {
+                return Ok(after);
+            }
+            if settling.has_passed() {
+                return Err(Error::CursorAhead { after, head });
+            }
+            tokio::time::sleep(PAUSE_MIN).await;
+        }
+    }
 }
 
 impl Watch<'_> {
@@ -106,10 +124,14 @@ impl Watch<'_> {
     }
 
     /// Begins.
+    ///
+    /// Errors with [`Error::CursorAhead`] where the feed has never been at the cursor: what is written until it comes
+    /// there would be missed without a word.
     pub async fn begin(self) -> Result<Watcher, Error> {
         let prefix = self.prefix?;
         let cursor = match self.after {
-            Some(cursor) => cursor,
+            Some(Cursor::START) => Cursor::START,
+            Some(cursor) => self.context.has_come_to(cursor).await?,
             None => self.context.head().await?,
         };
         Ok(Watcher {

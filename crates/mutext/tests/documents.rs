@@ -74,7 +74,9 @@ on_both_stores! {
         a_watcher_resumes_from_its_cursor,
         a_watcher_begins_with_now_unless_told_otherwise,
         a_watcher_that_is_dropped_while_it_waits_misses_nothing,
-        a_cursor_that_is_too_old_is_said_to_be;
+        a_cursor_that_is_too_old_is_said_to_be,
+        a_cursor_that_the_feed_has_not_come_to_is_said_to_be,
+        any_place_that_was_given_out_can_be_gone_on_from;
     histories:
         a_past_revision_is_shown_compared_and_brought_back,
         a_revision_that_is_forgotten_is_told_from_one_to_come,

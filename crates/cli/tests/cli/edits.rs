@@ -268,3 +268,21 @@ fn a_reader_that_has_gone_ends_a_watch_and_an_export() {
         assert!(ended.status == 0 && ended.out.lines().count() == 1, "{command}: {ended:?}");
     }
 }
+
+#[test]
+fn an_error_does_not_carry_a_long_document() {
+    let place = Place::new();
+    let long = "a line\n".repeat(1000);
+    place.run(&["put", "long.md", &long]).done();
+    place.run(&["append", "long.md", "one more"]).done();
+    let told = |args: &[&str]| {
+        let refused = place.run(args);
+        assert!(refused.err.len() < 4096, "{} bytes: {}", refused.err.len(), refused.err);
+        let error: serde_json::Value = serde_json::from_str(&refused.err).unwrap();
+        assert_eq!(error["error"]["current"]["content"], serde_json::Value::Null);
+        assert_eq!(error["error"]["current"]["size"], 7009);
+    };
+    told(&["put", "long.md", &long, "--if-revision", "1", "--json"]);
+    told(&["put", "long.md", &long, "--json"]);
+    told(&["replace", "long.md", "--old", "line", "--new", "row", "--json"]);
+}

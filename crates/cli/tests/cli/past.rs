@@ -168,6 +168,7 @@ fn a_watch_goes_on_where_it_was_interrupted_and_misses_nothing() {
     let paths: Vec<&str> = seen.iter().map(|commit| commit["changes"][0]["path"].as_str().unwrap()).collect();
     assert_eq!(paths, ["tasks/1", "other", "tasks/1", "log", "log", "log"]);
     assert!(later.err.contains("{\"began\":{\"after\":"), "{later:?}");
+    place.run(&["watch", "--after", "999"]).refused(6, &["cursor 999", "another store's"]);
 }
 
 #[test]

@@ -95,3 +95,24 @@ pub(crate) async fn a_cursor_that_is_too_old_is_said_to_be(place: &Place) {
     note(&anna, "b", "later").await;
     assert_eq!(watcher.next_within(LONG).await.unwrap().unwrap().message.as_deref(), Some("later"));
 }
+
+pub(crate) async fn a_cursor_that_the_feed_has_not_come_to_is_said_to_be(place: &Place) {
+    let anna = place.agent("anna");
+    note(&anna, "a", "first").await;
+    let head = anna.head().await.unwrap();
+    let after = Cursor(head.0 + 1000);
+    let error = anna.watch("").after(after).await.unwrap_err();
+    assert!(matches!(error, Error::CursorAhead { after: told, .. } if told == after), "{error}");
+    let watcher = anna.watch("").after(head).await.unwrap();
+    assert_eq!(watcher.cursor(), head);
+}
+
+/// A write under a key that changes nothing has a place of its own; so has what is written elsewhere.
+pub(crate) async fn any_place_that_was_given_out_can_be_gone_on_from(place: &Place) {
+    let anna = place.agent("anna");
+    note(&anna, "a", "first").await;
+    let same = anna.write("a", "first\n").overwrite().key("k".try_into().unwrap()).await.unwrap();
+    let mut watcher = anna.watch("").after(same.cursor).await.unwrap();
+    note(&anna, "a", "second").await;
+    assert_eq!(watcher.next_within(LONG).await.unwrap().unwrap().message.as_deref(), Some("second"));
+}
