@@ -189,7 +189,8 @@ async fn a_node_that_forgot_takes_over_only_what_was_decided_after_that() {
         let before = round(&nodes.nodes()[1].cli(&["HGET", KEY, "a"]).unwrap());
         let next = request("forgetful", &format!("plan-{before}"));
         assert!(matches!(locks.acquire(&next, soon()).await.unwrap(), Acquisition::Granted(_)));
-        tokio::time::sleep(Duration::from_millis(500)).await;
+        // Longer than a node may take to be connected to and to answer: nothing of an earlier round comes in later.
+        tokio::time::sleep(Duration::from_millis(2_500)).await;
         // The change that found the node out was decided by others, perhaps before it forgot: another one followed,
         // though nobody asked for anything.
         let took_over = nodes.nodes()[0].cli(&["HGET", KEY, "a"]).unwrap();
