@@ -64,3 +64,34 @@ impl Sight {
         self.ns(self.until(row))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::table::Held;
+    use mutext_contract::{AgentName, ContextName, Holder, LockRequest, Ttl};
+    use std::time::Duration;
+
+    #[test]
+    fn a_lease_that_is_asked_for_again_under_its_old_name_is_not_taken_for_what_it_was() {
+        let holder = Holder::new(AgentName::new("anna").unwrap());
+        let context = ContextName::new("c").unwrap();
+        let request = LockRequest::exclusive(context, holder, Ttl::DEFAULT, "plan.md".parse().unwrap());
+        let granted = || {
+            let mut row = Row::new(&request, "home", Duration::from_secs(1));
+            row.held = Some(Held { epoch: 1, at: None, nth: 0, confirmed: true, lapsed: false });
+            row.beat += 1;
+            row
+        };
+        let mut sight = Sight::new();
+        let (mut table, first) = (Table::new(1), granted());
+        table.rows = vec![first.clone()];
+        sight.note(&table);
+        std::thread::sleep(Duration::from_millis(20));
+        // It went and came back, and this process saw neither.
+        let again = granted();
+        table.rows = vec![again.clone()];
+        sight.note(&table);
+        assert!(sight.until(&again) >= Instant::now() + first.lasts() - Duration::from_millis(10));
+    }
+}

@@ -109,7 +109,7 @@ pub enum ServersError {
 impl ServersError {
     /// Whether its program is not on this machine.
     pub const fn is_missing(&self) -> bool {
-        matches!(self, Self::Testbed(TestbedError::Missing { .. }))
+        matches!(self, Self::Testbed(TestbedError::Missing { .. } | TestbedError::Absent { .. }))
     }
 }
 
@@ -238,6 +238,17 @@ mod tests {
         assert_eq!("redis".parse(), Ok(Server::Redis));
         let error = "mysql".parse::<Server>().unwrap_err();
         assert!(error.contains("redis, postgres"), "{error}");
+    }
+
+    #[test]
+    fn a_program_that_is_not_here_is_missing_wherever_it_could_be_had_from() {
+        let missing = TestbedError::Missing { program: "etcd", package: "etcd-server" };
+        let absent = TestbedError::Absent { program: "consul", remedy: "fetch it" };
+        for error in [missing, absent] {
+            assert!(ServersError::from(error).is_missing());
+        }
+        let failed = TestbedError::Command { command: "etcd".to_owned(), said: "no".to_owned() };
+        assert!(!ServersError::from(failed).is_missing());
     }
 
     #[test]

@@ -96,7 +96,7 @@ impl RedisLocks {
             async move {
                 let reply = asked.answer().await?;
                 if Reader::is_granted(&reply.value) {
-                    self.replicate(&live, &asker.replicas, request.ttl).await?;
+                    self.replicate(&live, &asker.replicas, request.ttl, until).await?;
                 }
                 Ok(reply)
             }
@@ -154,11 +154,11 @@ impl RedisLocks {
     }
 
     /// Waits until enough replicas have what was answered on this connection; takes note of how many have.
-    async fn replicate(&self, live: &Live, have: &AtomicU32, ttl: Ttl) -> Result<(), RedisError> {
+    async fn replicate(&self, live: &Live, have: &AtomicU32, ttl: Ttl, until: Deadline) -> Result<(), RedisError> {
         let wanted = self.options.min_replicas();
         if wanted > 0 {
-            // What remains of the lease is to be of use.
-            let patience = REPLICATE.min(ttl.get() / 2);
+            // What remains of the lease is to be of use, and the answer, how many there are, must come in time.
+            let patience = REPLICATE.min(ttl.get() / 2).min(until.remaining() * 3 / 4);
             have.store(live.replicas(wanted, patience).await?, Ordering::Relaxed);
         }
         Ok(())
@@ -187,19 +187,19 @@ impl RedisLocks {
     ) -> Result<Value, EngineError> {
         let (keys, id) = (self.keys_of(context, id), id.to_string());
         let millis = ttl.get().as_millis().to_string();
-        let have = AtomicU32::new(0);
+        let (have, until) = (AtomicU32::new(0), at_least(deadline));
         let ask = |live: Arc<Live>, _| {
             let (keys, id, millis, have) = (&keys, &id, &millis, &have);
             async move {
                 let args = [live.run.as_bytes(), id.as_bytes(), millis.as_bytes()];
                 let value = live.run(&scripts::RENEW, keys, &args).await?;
                 if matches!(value, Value::Int(1)) {
-                    self.replicate(&live, have, ttl).await?;
+                    self.replicate(&live, have, ttl, until).await?;
                 }
                 Ok(value)
             }
         };
-        let value = self.servers.way()?.call(context, at_least(deadline), ask).await?;
+        let value = self.servers.way()?.call(context, until, ask).await?;
         if matches!(value, Value::Int(1)) {
             self.check_replicas(&have)?;
         }

@@ -101,6 +101,11 @@ async fn an_examination_behind_sentinels_looks_at_them_too() {
     assert_eq!((error.kind.clone(), error.effect), (TroubleKind::Unavailable, Effect::Unknown));
     assert!(error.remedy.contains("min_replicas") && error.source.as_ref().unwrap().to_string().contains("2 replicas"));
     asks_for_three.release(&request.context, request.lease, soon()).await.unwrap();
+    // Nor does it wait for replicas so long that it could not say so.
+    let impatient = Deadline::after(Duration::from_millis(200));
+    let error = asks_for_three.acquire(&request, impatient).await.unwrap_err();
+    assert!(error.remedy.contains("min_replicas"), "{error}");
+    asks_for_three.release(&request.context, request.lease, soon()).await.unwrap();
     assert!(locks.inspect(&request.context, soon()).await.unwrap().holdings.is_empty());
 
     let wrong = set.url().replace("/mutext", "/nobody").replace("//", "//:hush@");
@@ -166,4 +171,41 @@ async fn five_nodes_outlive_two() {
     }
     let table = locks.inspect(&kept.context, soon()).await.unwrap();
     assert_eq!(table.holdings.iter().map(|held| held.lease).collect::<Vec<_>>(), [kept.lease]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_forgot_takes_over_only_what_was_decided_after_that() {
+    const KEY: &str = "mutext:{forgetful}:register";
+    let mut nodes = RedisNodes::start(3).unwrap();
+    let locks = on_nodes(&nodes.url()).await.unwrap();
+    // "epoch round proposer".
+    let round = |ballot: &str| ballot.split(' ').nth(1).unwrap().parse::<u64>().unwrap();
+    let first = request("forgetful", "kept");
+    assert!(matches!(locks.acquire(&first, soon()).await.unwrap(), Acquisition::Granted(_)));
+    nodes.nodes()[0].kill().unwrap();
+    nodes.nodes()[0].restart().unwrap();
+    let until = Instant::now() + Duration::from_secs(30);
+    loop {
+        let before = round(&nodes.nodes()[1].cli(&["HGET", KEY, "a"]).unwrap());
+        let next = request("forgetful", &format!("plan-{before}"));
+        assert!(matches!(locks.acquire(&next, soon()).await.unwrap(), Acquisition::Granted(_)));
+        // Longer than a node may take to be connected to and to answer: nothing of an earlier round comes in later.
+        tokio::time::sleep(Duration::from_millis(2_500)).await;
+        // The change that found the node out was decided by others, perhaps before it forgot: another one followed,
+        // though nobody asked for anything.
+        let took_over = nodes.nodes()[0].cli(&["HGET", KEY, "a"]).unwrap();
+        if !took_over.is_empty() {
+            assert!(round(&took_over) >= before + 2, "it took over {took_over}, after a change from round {before}");
+            break;
+        }
+        assert!(Instant::now() < until, "it does not vote again");
+    }
+    // It votes: the two that were there all the time are not needed both.
+    nodes.nodes()[1].kill().unwrap();
+    let last = request("forgetful", "last");
+    let outcome = locks.acquire(&last, Deadline::after(Duration::from_secs(10))).await.unwrap();
+    let Acquisition::Granted(grant) = outcome else { panic!("{outcome:?}") };
+    assert_eq!(grant.lease.token.epoch, 1, "an epoch was lost");
+    let table = locks.inspect(&first.context, soon()).await.unwrap();
+    assert!(table.holdings.iter().any(|held| held.lease == first.lease));
 }

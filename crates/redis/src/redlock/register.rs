@@ -13,7 +13,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use futures_util::{Stream, StreamExt};
+use futures_util::future::BoxFuture;
+use futures_util::{FutureExt, Stream, StreamExt};
 use mutext_contract::{ContextName, Deadline, Effect, EngineError, EpochSource, TroubleKind};
 use redis::{FromRedisValue, Value};
 use tokio::sync::oneshot;
@@ -36,6 +37,8 @@ const QUICKEST: Duration = Duration::from_micros(500);
 const SLOWEST: Duration = Duration::from_millis(100);
 /// Where no majority answers, a proposer waits so long before it tries again.
 const UNREACHED: Duration = Duration::from_millis(20);
+/// How long the change that lets a node vote again may take; should it fail, the next one does it.
+const AGAIN: Duration = Duration::from_secs(2);
 
 /// Orders proposals. The epoch leads: what an epoch decided is behind all that a later one does.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -215,13 +218,27 @@ pub(crate) struct Register {
     courier: Courier,
     /// How long a round takes, in microseconds.
     pace: AtomicU64,
+    /// Nodes that have forgotten a register, by its key: what a later acceptance decides, they take over.
+    forgot: Mutex<HashMap<Arc<str>, Vec<Ticket>>>,
 }
+
+/// A node, and its name for one time of having forgotten.
+type Ticket = (usize, String);
 
 impl Register {
     pub(crate) fn new(nodes: Arc<Nodes>, keys: Arc<Keys>, epochs: Arc<dyn EpochSource>, courier: Courier) -> Self {
         // Lua counts exactly up to 53 bits.
         let proposer = rand::random::<u64>() >> 16;
-        Self { nodes, keys, epochs, proposer, seats: Mutex::default(), courier, pace: AtomicU64::new(1_000) }
+        Self {
+            nodes,
+            keys,
+            epochs,
+            proposer,
+            seats: Mutex::default(),
+            courier,
+            pace: AtomicU64::new(1_000),
+            forgot: Mutex::default(),
+        }
     }
 
     /// The next answer. Once one node has refused, whoever has not answered may as well hang: it is not waited for long.
@@ -338,7 +355,7 @@ impl Register {
         let now_ns = table.clock_ns.saturating_add(nanos(began.duration_since(at)));
         let mut tells = Vec::new();
         let said: Vec<Said> = batch.jobs.iter().map(|job| table.apply(&job.op, now_ns, &mut tells)).collect();
-        let accepted = self.accept(key, ballot, table.write(), &mut batch.turn).await;
+        let accepted = self.accept(context, key, ballot, table.write(), &mut batch.turn).await;
         batch.turn.is_contended = accepted.is_err();
         if let Err(stop) = accepted {
             note(batch, &said, ballot);
@@ -469,9 +486,20 @@ impl Register {
         Ok(known)
     }
 
-    /// Has a majority accept a value. Nodes that forgot take it over afterwards.
-    async fn accept(&self, key: &Arc<str>, ballot: Ballot, value: String, turn: &mut Turn) -> Result<(), Stop> {
+    /// Has a majority accept a value. Nodes that were known to have forgotten before it was asked for take it over
+    /// afterwards; for those that are found out now, another change follows. What was accepted before a node forgot is
+    /// not enough: the node may have accepted something newer in between, and all that is left of that is its own word
+    /// and those of a majority less one, which could be outvoted by it.
+    async fn accept(
+        self: &Arc<Self>,
+        context: &ContextName,
+        key: &Arc<str>,
+        ballot: Ballot,
+        value: String,
+        turn: &mut Turn,
+    ) -> Result<(), Stop> {
         let next = ballot.next();
+        let joining = lock(&self.forgot).remove(key).unwrap_or_default();
         let args = Arc::new(vec![ballot.to_string(), next.to_string(), value]);
         let mut votes = self.nodes.ask(&scripts::ACCEPT, key, &args);
         let (mut accepted, mut refused, mut forgot) = (0, false, Vec::new());
@@ -490,26 +518,41 @@ impl Register {
                 Vote::Nothing => {}
             }
         }
-        if votes.is_empty() && forgot.is_empty() {
+        if votes.is_empty() && forgot.is_empty() && joining.is_empty() {
             return Ok(());
         }
         // The others are not waited for; what they say is.
-        let (nodes, key) = (Arc::clone(&self.nodes), Arc::clone(key));
+        let (register, context, key) = (Arc::clone(self), context.clone(), Arc::clone(key));
         tokio::spawn(async move {
+            for (index, ticket) in &joining {
+                let mut words = vec![ticket.clone()];
+                words.extend(args.iter().cloned());
+                if let Some(node) = register.nodes.all.get(*index) {
+                    node.run(&scripts::JOIN, &key, &words).await;
+                }
+            }
             while let Some((index, value)) = votes.next().await {
                 if let Vote::Forgot { ticket, .. } = vote(value) {
                     forgot.push((index, ticket));
                 }
             }
-            for (index, ticket) in forgot {
-                let mut words = vec![ticket];
-                words.extend(args.iter().cloned());
-                if let Some(node) = nodes.all.get(index) {
-                    node.run(&scripts::JOIN, &key, &words).await;
-                }
+            forgot.retain(|one| !joining.contains(one));
+            if !forgot.is_empty() {
+                lock(&register.forgot).insert(key, forgot);
+                register.change_again(context).await;
             }
         });
         Ok(())
+    }
+
+    /// Makes a change that changes nothing. Boxed, since it may come out of a change.
+    fn change_again(self: Arc<Self>, context: ContextName) -> BoxFuture<'static, ()> {
+        let again = async move {
+            if let Err(error) = self.run(&context, Op::See, Deadline::after(AGAIN)).await {
+                tracing::debug!(%error, "a node that has forgotten a register waits for its next change");
+            }
+        };
+        again.boxed()
     }
 
     /// The table as a majority has it, and the time by its clock, without a change to anything; none where that cannot
