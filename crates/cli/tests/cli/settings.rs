@@ -142,7 +142,12 @@ fn no_password_is_ever_said() {
     let settings = [
         &["--store", store, "--locks", locks][..],
         &["--store", "etcd://u:hunter1@h", "--locks", "redis://h?password=hunter2"],
-        &["--store", "embedded:x", "--locks", "etcd://u:hunter1@127.0.0.1:1,127.0.0.1:2?connect_timeout=0.3"],
+        &[
+            "--store",
+            "postgres://u:hunter1@127.0.0.1:1/d",
+            "--locks",
+            "etcd://u:hunter1@127.0.0.1:1,127.0.0.1:2?connect_timeout=0.3",
+        ],
         &["--store", "redlock://u:hunter1@h", "--locks", "etcds://h?password=hunter2"],
         &["--store", "postgres://u:hunter1@h:port/d", "--locks", "redis+unix:///none?password=hunter2"],
         &["--store", "redis://u:hunter1@127.0.0.1:1", "--locks", "postgres://u:hunter2@127.0.0.1:1/d"],
