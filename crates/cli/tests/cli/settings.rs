@@ -177,8 +177,8 @@ fn no_password_is_ever_said() {
         }
     }
     for command in commands {
-        let mut command = place.mutext(command);
-        silent(&ran(command.env("MUTEXT_STORE", store).env("MUTEXT_LOCKS", locks)));
+        let mut run = place.mutext(command);
+        silent(command, &ran(run.env("MUTEXT_STORE", store).env("MUTEXT_LOCKS", locks)));
     }
 }
 
