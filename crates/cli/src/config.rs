@@ -217,11 +217,11 @@ impl Common {
         }
     }
 
-    /// Opens both engines.
+    /// Opens the documents; the locks are opened by whoever needs one, so that the rest works without them.
     pub(crate) async fn open(&self) -> Result<(Mutext, Context), CliError> {
         let store = self.store.address()?;
         let locks = self.locks.as_ref().map(Given::address).transpose()?;
-        let opened = Mutext::open(&store, locks.as_ref()).await;
+        let opened = Mutext::open_late(&store, locks.as_ref()).await;
         let mutext = opened.map_err(|error| self.with_origin(error, &store))?;
         let context = mutext.context(self.context.clone(), self.settings())?;
         crate::metrics::watch_queue(&context);

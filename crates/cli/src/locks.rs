@@ -52,8 +52,16 @@ pub(crate) struct RevokeArgs {
     #[arg(long, value_name = "ID", conflicts_with = "resource")]
     lease: Option<String>,
     /// Why: told to the holder
-    #[arg(long, value_name = "TEXT")]
+    #[arg(long, value_name = "TEXT", value_parser = why)]
     reason: String,
+}
+
+/// A reason that must be given is to say something.
+pub(crate) fn why(text: &str) -> Result<String, String> {
+    if text.trim().is_empty() {
+        return Err("it is empty; say why, as others will read it".to_owned());
+    }
+    Ok(text.to_owned())
 }
 
 pub(crate) async fn locks(args: LocksArgs, common: &Common) -> Result<ExitCode, CliError> {

@@ -94,7 +94,7 @@ pub(crate) struct PurgeArgs {
     /// The document
     path: DocumentPath,
     /// Why, for the history
-    #[arg(long, value_name = "TEXT")]
+    #[arg(long, value_name = "TEXT", value_parser = crate::locks::why)]
     reason: String,
 }
 

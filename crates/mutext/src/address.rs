@@ -17,6 +17,7 @@ use mutext_redis::{RedisOptions, RedlockOptions};
 use serde::{Deserialize, Serialize};
 
 use crate::Error;
+use crate::late::LateLocks;
 
 /// The engines that other builds have, so that their addresses are recognised and refused by name.
 const KNOWN_ELSEWHERE: [&str; 4] = ["etcd", "etcds", "consul", "consuls"];
@@ -120,6 +121,20 @@ impl Address {
     /// The embedded store in `dir`.
     pub fn embedded(dir: impl Into<PathBuf>) -> Self {
         Self(Engine::Embedded(Directory { dir: dir.into(), synced: true, fenced: true }))
+    }
+
+    /// The engine's name, as it names itself once it is open.
+    pub(crate) fn engine(&self) -> &'static str {
+        match &self.0 {
+            Engine::Embedded(_) => "embedded",
+            Engine::Redis(options) => options.engine(),
+            #[cfg(feature = "consul")]
+            Engine::Consul(_) => "consul",
+            Engine::Redlock(_) => "redlock",
+            Engine::Postgres(_) => "postgres",
+            #[cfg(feature = "etcd")]
+            Engine::Etcd(_) => "etcd",
+        }
     }
 
     fn refuse(&self, rule: &str) -> Error {
@@ -240,6 +255,19 @@ pub(crate) async fn open(store: &Address, locks: &Address, deadline: Deadline) -
     Ok(Engines { store, locks })
 }
 
+/// Opens documents; locks that lie elsewhere are opened when they are first needed.
+pub(crate) async fn open_late(store: &Address, locks: &Address, deadline: Deadline) -> Result<Engines, Error> {
+    if store == locks {
+        return open(store, locks, deadline).await;
+    }
+    if let Some(engines) = open_as_one(store, locks, deadline).await {
+        return engines;
+    }
+    let store = open_store(store, deadline).await?;
+    let locks = Arc::new(LateLocks::new(locks.clone(), Arc::new(Arc::clone(&store))));
+    Ok(Engines { store, locks })
+}
+
 /// Each of the two as far as it can be opened, whatever became of the other.
 pub(crate) async fn open_each(
     store: &Address,
@@ -257,7 +285,7 @@ pub(crate) async fn open_each(
         Ok(store) => Arc::new(Arc::clone(store)),
         Err(_) => Arc::new(NoEpochs(locks.to_string())),
     };
-    (store, Some(open_locks(locks, epochs, deadline).await))
+    (store, Some(open_locks(locks, epochs, deadline).await.map_err(Error::from)))
 }
 
 /// Where documents and locks are one engine.
@@ -294,11 +322,11 @@ async fn open_store(store: &Address, deadline: Deadline) -> Result<Arc<dyn Docum
     })
 }
 
-async fn open_locks(
+pub(crate) async fn open_locks(
     locks: &Address,
     epochs: Arc<dyn EpochSource>,
     deadline: Deadline,
-) -> Result<Arc<dyn LockService>, Error> {
+) -> Result<Arc<dyn LockService>, EngineError> {
     Ok(match &locks.0 {
         Engine::Embedded(locks) => locks.options().open_locks(epochs, deadline).await?,
         Engine::Redis(options) => options.open(epochs, deadline).await?,

@@ -105,11 +105,19 @@ impl fmt::Debug for Mutext {
 
 impl Mutext {
     /// How long opening may wait for other processes that set the same store up.
-    const OPENING: Duration = Duration::from_secs(15);
+    pub(crate) const OPENING: Duration = Duration::from_secs(15);
 
     /// Opens the documents at `store`, and the locks at `locks` or else at the same address.
     pub async fn open(store: &Address, locks: Option<&Address>) -> Result<Self, Error> {
         let engines = address::open(store, locks.unwrap_or(store), Deadline::after(Self::OPENING)).await?;
+        Self::with_engines(engines.store, engines.locks)
+    }
+
+    /// Opens the documents at `store`; locks at another address are opened when the first of them is needed. So what
+    /// needs none goes on while the lock server is down: reading, and writing by compare-and-set. Whoever asks for a
+    /// lock waits for the server at most as long as for the lock, and is then told what is wrong with it.
+    pub async fn open_late(store: &Address, locks: Option<&Address>) -> Result<Self, Error> {
+        let engines = address::open_late(store, locks.unwrap_or(store), Deadline::after(Self::OPENING)).await?;
         Self::with_engines(engines.store, engines.locks)
     }
 

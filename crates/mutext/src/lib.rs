@@ -53,6 +53,7 @@ mod error;
 mod guard;
 mod history;
 mod keeper;
+mod late;
 mod line;
 mod lock;
 mod metrics;

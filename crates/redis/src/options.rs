@@ -316,7 +316,7 @@ impl RedisOptions {
     }
 
     /// The engine's name, as in its address.
-    pub(crate) const fn engine(&self) -> &'static str {
+    pub const fn engine(&self) -> &'static str {
         match self.set {
             Set::One => "redis",
             Set::Sentinel(_) => "redis+sentinel",

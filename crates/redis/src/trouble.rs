@@ -54,6 +54,10 @@ pub(crate) fn explain(subject: &str, error: RedisError) -> EngineError {
             TroubleKind::Misconfigured("it has no database of that number".to_owned()),
             "name one that it has, as in redis://HOST/0; its setting `databases` says how many",
         ),
+        (ErrorKind::Parse, _) => (
+            TroubleKind::Misconfigured("what answers there does not speak as Redis does".to_owned()),
+            "see that host and port are those of a Redis server, and that no proxy is in between",
+        ),
         _ => (TroubleKind::Failed(error.to_string()), ""),
     };
     EngineError::new(subject, kind, remedy).caused_by(error)

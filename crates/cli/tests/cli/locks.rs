@@ -1,6 +1,12 @@
 //! `locks`, `revoke`, and who is told what about whom.
 
-use crate::place::{Holder, Place, until};
+use std::io::{Read, Write};
+use std::net::TcpListener;
+use std::time::Duration;
+
+use mutext_testbed::RedisServer;
+
+use crate::place::{Holder, Place, ran, until};
 
 #[test]
 fn the_table_says_who_holds_what_and_who_waits() {
@@ -136,4 +142,59 @@ fn what_was_revoked_is_listed_with_who_did_it_and_why() {
     let table = place.run(&["locks", "--revoked"]).done();
     assert!(table.starts_with("when") && table.contains("plan.md") && table.contains("it hangs"), "{table}");
     place.run(&["locks", "--revoked", "--watch"]).refused(2, &["--watch"]);
+}
+
+#[test]
+fn documents_are_read_and_written_while_the_lock_server_is_down() {
+    let place = Place::new();
+    let locks = "redis://127.0.0.1:1";
+    let run = |arguments: &[&str]| ran(place.mutext(&["--locks", locks]).args(arguments));
+    run(&["put", "plan.md", "one\n"]).done();
+    run(&["put", "plan.md", "two\n", "--if-revision", "1"]).done();
+    run(&["put", "plan.md", "three\n", "--if-revision", "1"]).refused(3, &["revision 2"]);
+    run(&["append", "plan.md", "three"]).done();
+    assert_eq!(run(&["get", "plan.md"]).done(), "two\nthree\n");
+    assert_eq!(run(&["history", "plan.md", "--json"]).json()["revisions"].as_array().unwrap().len(), 3);
+    // What needs a lock says what is wrong, and does not run.
+    for needs in [&["lock", "plan.md", "--", "echo", "ran"][..], &["lock", "plan.md", "--no-wait", "--", "echo", "ran"]]
+    {
+        run(needs).refused(7, &[locks, "is not available", "see that the server runs"]);
+    }
+    run(&["locks"]).refused(7, &[locks, "is not available"]);
+}
+
+#[test]
+fn whoever_waits_for_a_lock_waits_for_its_server_too() {
+    let place = Place::new();
+    let mut server = RedisServer::start().unwrap();
+    let locks = server.url();
+    server.kill().unwrap();
+    let mut waiting = place.mutext(&["--locks", &locks, "lock", "plan.md", "--wait", "30s", "--", "echo", "ready"]);
+    let mut waiting = Holder::start_without_word(&mut waiting);
+    std::thread::sleep(Duration::from_millis(300));
+    server.restart().unwrap();
+    assert_eq!(waiting.line(), "ready\n");
+    assert_eq!(waiting.end().status, 0);
+}
+
+#[test]
+fn a_server_that_is_not_redis_is_named_as_that() {
+    let place = Place::new();
+    let server = TcpListener::bind("127.0.0.1:0").unwrap();
+    let locks = format!("redis://{}", server.local_addr().unwrap());
+    std::thread::spawn(move || {
+        for stream in server.incoming().flatten() {
+            let _ = (&stream).write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n");
+            let _ = (&stream).read(&mut [0; 1024]);
+        }
+    });
+    let run = ran(&mut place.mutext(&["--locks", &locks, "lock", "plan.md", "--", "true"]));
+    run.refused(7, &[&locks, "does not speak as Redis does", "see that host and port"]);
+}
+
+#[test]
+fn a_reason_that_must_be_given_says_something() {
+    let place = Place::new();
+    place.run(&["revoke", "plan.md", "--reason", " "]).refused(2, &["--reason", "say why"]);
+    place.run(&["purge", "plan.md", "--reason", ""]).refused(2, &["--reason", "say why"]);
 }

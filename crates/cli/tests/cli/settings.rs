@@ -142,7 +142,12 @@ fn no_password_is_ever_said() {
     let settings = [
         &["--store", store, "--locks", locks][..],
         &["--store", "etcd://u:hunter1@h", "--locks", "redis://h?password=hunter2"],
-        &["--store", "embedded:x", "--locks", "etcd://u:hunter1@127.0.0.1:1,127.0.0.1:2?connect_timeout=0.3"],
+        &[
+            "--store",
+            "postgres://u:hunter1@127.0.0.1:1/d",
+            "--locks",
+            "etcd://u:hunter1@127.0.0.1:1,127.0.0.1:2?connect_timeout=0.3",
+        ],
         &["--store", "redlock://u:hunter1@h", "--locks", "etcds://h?password=hunter2"],
         &["--store", "postgres://u:hunter1@h:port/d", "--locks", "redis+unix:///none?password=hunter2"],
         &["--store", "redis://u:hunter1@127.0.0.1:1", "--locks", "postgres://u:hunter2@127.0.0.1:1/d"],
@@ -159,19 +164,21 @@ fn no_password_is_ever_said() {
         &["locks"],
         &["experiment", "locking", "--trials", "1"],
     ];
-    let silent = |run: &Ran| {
-        assert_ne!(run.status, 0, "nothing listens there: {run:?}");
+    let silent = |command: &[&str], run: &Ran| {
+        // Where the documents lie on this machine, whoever needs no lock does not ask where the locks lie.
+        let needs_no_lock = matches!(command, ["ls" | "put", ..]);
+        assert!(run.status != 0 || needs_no_lock, "nothing listens there: {run:?}");
         assert!(!format!("{run:?}").contains("hunter"), "{run:?}");
     };
     for setting in settings {
         for command in commands {
-            silent(&ran(place.mutext(setting).arg("-vv").args(command)));
-            silent(&ran(place.mutext(setting).arg("--json").args(command)));
+            silent(command, &ran(place.mutext(setting).arg("-vv").args(command)));
+            silent(command, &ran(place.mutext(setting).arg("--json").args(command)));
         }
     }
     for command in commands {
-        let mut command = place.mutext(command);
-        silent(&ran(command.env("MUTEXT_STORE", store).env("MUTEXT_LOCKS", locks)));
+        let mut run = place.mutext(command);
+        silent(command, &ran(run.env("MUTEXT_STORE", store).env("MUTEXT_LOCKS", locks)));
     }
 }
 
@@ -207,7 +214,7 @@ fn a_store_in_a_config_file_lies_beside_the_file() {
     ran(command.current_dir(place.path("elsewhere"))).done();
     assert!(place.path("here/documents.db").exists());
     place.write("t.yaml", "redis: {tls: true, tls_ca: ca.pem}\n");
-    let mut command = place.mutext(&["--config", "../t.yaml", "--store", "embedded:here", "ls"]);
+    let mut command = place.mutext(&["--config", "../t.yaml", "--store", "embedded:here", "locks"]);
     ran(command.current_dir(place.path("elsewhere"))).refused(7, &["../ca.pem cannot be read"]);
 }
 
@@ -232,7 +239,7 @@ fn the_published_config_is_read_and_its_engines_are_named_without_the_password()
     let run = place.run(&["--config", "experiment.yaml", "ls"]);
     run.refused(7, &["postgres://test_user@localhost:1/external_context_test", "see whether"]);
     assert!(!run.err.contains("test_password"), "{run:?}");
-    let run = place.run(&["--config", "experiment.yaml", "--store", "embedded:x", "ls"]);
+    let run = place.run(&["--config", "experiment.yaml", "--store", "embedded:x", "locks"]);
     run.refused(7, &["redis://localhost:1/0", "see that the server runs"]);
 }
 
