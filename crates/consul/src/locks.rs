@@ -246,6 +246,7 @@ impl LockService for ConsulLocks {
             several_resources: true,
             deadlock_detection: true,
             revival: true,
+            hands_over: true,
             dead_holder: DeadHolder::Ttl,
             expiry_clock: ExpiryClock::Observer,
             token_source: "the index of the transaction that grants, under an epoch that the document store mints where Consul has lost what it knew",

@@ -59,6 +59,9 @@ pub struct LockCapabilities {
     pub deadlock_detection: bool,
     /// Whether a lapsed lease that nobody has taken can be renewed under its old token.
     pub revival: bool,
+    /// Whether a release makes the next in line the holder in the same step; else that one is told that it is its turn,
+    /// and takes the lock by a step of its own.
+    pub hands_over: bool,
     /// How a dead holder is found.
     pub dead_holder: DeadHolder,
     /// Whose clock decides expiry.
@@ -99,6 +102,10 @@ impl LockCapabilities {
             ("several at once", yes(self.several_resources)),
             ("deadlocks found", yes(self.deadlock_detection)),
             ("lapsed lease revived", yes(self.revival)),
+            (
+                "the next is made holder",
+                if self.hands_over { "by the release" } else { "by a step of its own" }.to_owned(),
+            ),
             ("a dead holder is found", dead.to_owned()),
             ("clock of expiry", clock.to_owned()),
             ("tokens come from", self.token_source.to_owned()),

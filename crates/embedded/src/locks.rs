@@ -147,6 +147,7 @@ impl LockService for EmbeddedLocks {
             several_resources: true,
             deadlock_detection: true,
             revival: true,
+            hands_over: true,
             dead_holder: DeadHolder::Presence,
             expiry_clock: ExpiryClock::Machine,
             token_source: "a counter for each context, under an epoch that the document store mints once a boot",

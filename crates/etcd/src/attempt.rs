@@ -346,7 +346,7 @@ impl<'a> Attempt<'a> {
             let watched: Vec<Range> = [Some(own), replaced, Some(row)].into_iter().flatten().map(one).collect();
             watcher.set(&watched, table.revision + 1);
             let patience = match ahead.kind {
-                Kind::Lease => row.about.ttl() + SLACK,
+                Kind::Lease => row.about.ttl() + row.about.ttl() / 1000 + SLACK,
                 Kind::Request => Duration::from_millis(row.about.wait).saturating_add(OVERDUE),
                 Kind::Courtesy => DAWDLE,
             };

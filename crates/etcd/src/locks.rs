@@ -246,6 +246,7 @@ impl LockService for EtcdLocks {
             several_resources: true,
             deadlock_detection: true,
             revival: true,
+            hands_over: false,
             dead_holder: DeadHolder::Presence,
             expiry_clock: ExpiryClock::Observer,
             token_source: "the revision of the transaction that grants, under an epoch that the document store mints for each life of the cluster",

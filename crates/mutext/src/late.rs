@@ -124,6 +124,7 @@ impl LockService for LateLocks {
                 several_resources: false,
                 deadlock_detection: false,
                 revival: false,
+                hands_over: false,
                 dead_holder: DeadHolder::Ttl,
                 expiry_clock: ExpiryClock::Observer,
                 token_source: "not known before the first lock",

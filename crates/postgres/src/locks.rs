@@ -253,6 +253,7 @@ impl LockService for PostgresLocks {
             several_resources: true,
             deadlock_detection: true,
             revival: true,
+            hands_over: true,
             dead_holder: if listens { DeadHolder::Presence } else { DeadHolder::Ttl },
             expiry_clock: ExpiryClock::Server,
             token_source: "a counter of the database, under an epoch that the document store mints for each run of the server",

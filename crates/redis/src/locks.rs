@@ -369,6 +369,7 @@ impl LockService for RedisLocks {
             several_resources: true,
             deadlock_detection: true,
             revival: true,
+            hands_over: true,
             dead_holder: DeadHolder::Presence,
             expiry_clock: ExpiryClock::Server,
             token_source: "a counter for each context, under an epoch that the document store mints for each run of the server",

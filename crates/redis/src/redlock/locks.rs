@@ -192,6 +192,7 @@ impl LockService for RedlockLocks {
             several_resources: true,
             deadlock_detection: true,
             revival: true,
+            hands_over: true,
             dead_holder: DeadHolder::Presence,
             expiry_clock: ExpiryClock::Server,
             token_source: "a counter in the context's lock table, which a majority of the nodes agrees on, under an epoch that the document store mints whenever no majority remembers the last one",
