@@ -3,7 +3,7 @@
 
 use std::fmt::Write as _;
 
-use mutext::{Conflict, Content, Context, Error, Explanation, Revision, Since};
+use mutext::{Conflict, Content, Context, Error, Explanation, Hunk, Revision, Since};
 use serde_json::{Map, Value, json};
 
 use crate::error::{CliError, conflict_data};
@@ -21,6 +21,11 @@ pub(crate) struct Explained {
 const NAMED: usize = 5;
 /// A difference that is longer than this is no help on a terminal.
 const DIFF_LINES: usize = 60;
+
+/// So many places that contradict each other are named to people.
+const PLACES: usize = 10;
+/// Programs are given the contradictions themselves up to so many bytes of JSON.
+const HUNK_BYTES: usize = 4096;
 
 /// Looks up what led to a conflict; any other error stays as it is. `mine` is what was to be written, and `next` says
 /// what to run, given the revision that is there now and whether a merge would be clean.
@@ -74,11 +79,14 @@ impl Explained {
             }
         }
         if let Some(merge) = merge {
-            let hunks: Vec<String> = merge.hunks().iter().map(|hunk| hunk.place.to_string()).collect();
+            let hunks = merge.hunks();
+            let places: Vec<String> = hunks.iter().take(PLACES).map(|hunk| hunk.place.to_string()).collect();
+            let more = hunks.len() - places.len();
+            let more = if more == 0 { String::new() } else { format!(", and at {more} more places") };
             let fits = if hunks.is_empty() {
                 "the two changes do not touch each other: a merge would be clean".to_owned()
             } else {
-                format!("the two changes contradict each other at {}", hunks.join(", "))
+                format!("the two changes contradict each other at {}{more}", places.join(", "))
             };
             let _ = write!(text, "\n  {fits}");
         }
@@ -96,11 +104,31 @@ impl Explained {
         object.insert("since".to_owned(), since.iter().map(since_json).collect());
         object.insert("more".to_owned(), json!(more));
         object.insert("diff".to_owned(), json!(diff));
-        let merge = merge.as_ref().map(|merge| json!({ "clean": merge.is_clean(), "hunks": merge.hunks() }));
+        let merge = merge.as_ref().map(|merge| {
+            let (hunks, left_out) = shown_hunks(merge.hunks());
+            json!({ "clean": merge.is_clean(), "hunks": hunks, "hunks_left_out": left_out })
+        });
         object.insert("merge".to_owned(), json!(merge));
         object.insert("next".to_owned(), json!(self.next));
         Value::Object(object)
     }
+}
+
+/// Whole hunks, as far as an agent's answer has room for them, and how many are left out.
+fn shown_hunks(hunks: &[Hunk]) -> (Vec<Value>, usize) {
+    let mut room = HUNK_BYTES;
+    let mut shown = Vec::new();
+    for hunk in hunks {
+        let hunk = json!(hunk);
+        let size = hunk.to_string().len();
+        if size > room {
+            break;
+        }
+        room -= size;
+        shown.push(hunk);
+    }
+    let left_out = hunks.len() - shown.len();
+    (shown, left_out)
 }
 
 /// One who wrote since, in words.
@@ -119,4 +147,20 @@ fn since_json(since: &Since) -> Value {
         "written_at": timestamp(since.written_at),
         "deleted": since.deleted,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use mutext_edit::merge;
+
+    #[test]
+    fn an_answer_has_room_for_so_many_contradictions_and_counts_the_others() {
+        let text = |word: &str| (0..2000).map(|line| format!("line {line}\n{word} {line}\n")).collect::<String>();
+        let (base, ours, theirs) = (text("as it was"), text("as one says"), text("as the other says"));
+        let merged = merge(&base.into(), &ours.into(), &theirs.into());
+        let (shown, left_out) = shown_hunks(merged.hunks());
+        assert!(!shown.is_empty() && left_out > 0 && shown.len() + left_out == merged.hunks().len());
+        assert!(json!(shown).to_string().len() < 2 * HUNK_BYTES);
+    }
 }
