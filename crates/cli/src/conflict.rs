@@ -156,7 +156,10 @@ mod tests {
 
     #[test]
     fn an_answer_has_room_for_so_many_contradictions_and_counts_the_others() {
-        let text = |word: &str| (0..2000).map(|line| format!("line {line}\n{word} {line}\n")).collect::<String>();
+        let text = |word: &str| {
+            let lines: Vec<String> = (0..2000).map(|line| format!("line {line}\n{word} {line}\n")).collect();
+            lines.concat()
+        };
         let (base, ours, theirs) = (text("as it was"), text("as one says"), text("as the other says"));
         let merged = merge(&base.into(), &ours.into(), &theirs.into());
         let (shown, left_out) = shown_hunks(merged.hunks());

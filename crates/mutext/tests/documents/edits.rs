@@ -195,7 +195,7 @@ pub(crate) async fn an_edit_that_was_dropped_happens_once_when_it_is_asked_for_a
         bert.edit("log.md", [append(&format!("other {round}"))]).await.unwrap();
         edit().await.unwrap();
     }
-    assert!(dropped > 10, "only {dropped} were dropped on their way");
+    assert!(dropped > 2, "only {dropped} were dropped on their way");
     let text = text(&anna, "log.md").await;
     for round in 0..ROUNDS {
         let count = text.lines().filter(|line| *line == format!("entry {round}")).count();
