@@ -56,7 +56,7 @@ fn known() -> String {
 /// use mutext::Address;
 /// let address: Address = "redis://agent:secret@localhost".parse()?;
 /// assert_eq!(address.to_string(), "redis://agent:***@localhost:6379/0");
-/// assert!("redlock://localhost".parse::<Address>().unwrap_err().to_string().contains("embedded:"));
+/// assert!("zookeeper://localhost".parse::<Address>().unwrap_err().to_string().contains("embedded:"));
 /// # Ok::<(), mutext::Error>(())
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
