@@ -25,12 +25,14 @@
 
 #![expect(clippy::missing_panics_doc, reason = "a case panics where the engine breaks its contract: that is its use")]
 
+mod clients;
 mod fixture;
 pub mod lock;
 pub mod model;
 pub mod store;
 mod support;
 
+pub use clients::{Clients, Epochs, Servers};
 pub use fixture::{LockFixture, StoreFixture};
 pub use support::{waits_in_vain, within_limit};
 

@@ -3,29 +3,18 @@
 //! `cargo bench -p mutext-consul --bench contended` spreads the agents over four clients, each with a session of its own,
 //! and prints medians beside the round trip of a bare write in the same run.
 
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use async_trait::async_trait;
+use mutext_conformance::Epochs;
 use mutext_consul::{ConsulLocks, ConsulOptions};
 use mutext_contract::{
-    Acquisition, AgentName, ContextName, Deadline, EngineError, EpochSource, Holder, LockRequest, LockService, Ttl,
+    Acquisition, AgentName, ContextName, Deadline, EpochSource, Holder, LockRequest, LockService, Ttl,
 };
 use mutext_testbed::ConsulServer;
 
 const RUN: Duration = Duration::from_secs(6);
 const CLIENTS: usize = 4;
-
-#[derive(Debug, Default)]
-struct Epochs(AtomicU64);
-
-#[async_trait]
-impl EpochSource for Epochs {
-    async fn mint_epoch(&self, _: &ContextName, _: Deadline) -> Result<u64, EngineError> {
-        Ok(self.0.fetch_add(1, Ordering::SeqCst) + 1)
-    }
-}
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 

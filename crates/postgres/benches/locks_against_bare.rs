@@ -6,12 +6,11 @@
 //! are made on an ordinary table, which waits for the disk as any table does, and once on an unlogged one, as ours.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use async_trait::async_trait;
+use mutext_conformance::Epochs;
 use mutext_contract::{
-    Acquisition, AgentName, ContextName, Deadline, EngineError, EpochSource, Holder, LockRequest, LockService, Ttl,
+    Acquisition, AgentName, ContextName, Deadline, EpochSource, Holder, LockRequest, LockService, Ttl,
 };
 use mutext_postgres::{PostgresLocks, PostgresOptions};
 use mutext_testbed::{PgBouncer, PostgresServer};
@@ -23,16 +22,6 @@ const CONTENDERS: u32 = 8;
 const CONTENTION: Duration = Duration::from_secs(3);
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
-
-#[derive(Debug, Default)]
-struct Epochs(AtomicU64);
-
-#[async_trait]
-impl EpochSource for Epochs {
-    async fn mint_epoch(&self, _: &ContextName, _: Deadline) -> Result<u64, EngineError> {
-        Ok(self.0.fetch_add(1, Ordering::SeqCst) + 1)
-    }
-}
 
 #[derive(Debug, Clone, Copy)]
 enum Variant {

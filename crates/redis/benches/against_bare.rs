@@ -5,12 +5,11 @@
 //! takes that many rounds, and words take only the cases whose lines have them.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use async_trait::async_trait;
+use mutext_conformance::Epochs;
 use mutext_contract::{
-    Acquisition, AgentName, ContextName, Deadline, EngineError, EpochSource, Holder, LockRequest, LockService, Ttl,
+    Acquisition, AgentName, ContextName, Deadline, EpochSource, Holder, LockRequest, LockService, Ttl,
 };
 use mutext_redis::{RedisLocks, RedisOptions};
 use mutext_testbed::RedisServer;
@@ -22,16 +21,6 @@ const TICK_US: f64 = 10_000.0;
 const ROUND: Duration = Duration::from_millis(400);
 const RELEASE: &str =
     "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) else return 0 end";
-
-#[derive(Debug, Default)]
-struct Epochs(AtomicU64);
-
-#[async_trait]
-impl EpochSource for Epochs {
-    async fn mint_epoch(&self, _: &ContextName, _: Deadline) -> Result<u64, EngineError> {
-        Ok(self.0.fetch_add(1, Ordering::SeqCst) + 1)
-    }
-}
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 

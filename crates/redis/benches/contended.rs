@@ -8,24 +8,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use async_trait::async_trait;
+use mutext_conformance::Epochs;
 use mutext_contract::{
-    Acquisition, AgentName, ContextName, Deadline, EngineError, EpochSource, Holder, LockRequest, LockService, Ttl,
+    Acquisition, AgentName, ContextName, Deadline, EpochSource, Holder, LockRequest, LockService, Ttl,
 };
 use mutext_redis::{RedisLocks, RedisOptions};
 use mutext_testbed::RedisServer;
 
 const GRANTS: u64 = 10_000;
-
-#[derive(Debug, Default)]
-struct Epochs(AtomicU64);
-
-#[async_trait]
-impl EpochSource for Epochs {
-    async fn mint_epoch(&self, _: &ContextName, _: Deadline) -> Result<u64, EngineError> {
-        Ok(self.0.fetch_add(1, Ordering::SeqCst) + 1)
-    }
-}
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 

@@ -6,14 +6,12 @@
 //! on the master that serves the slot; and on all of three or five independent nodes, all of whose answers are awaited.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use async_trait::async_trait;
 use futures_util::future::try_join_all;
+use mutext_conformance::Epochs;
 use mutext_contract::{
-    Acquisition, AgentName, ContextName, Deadline, EngineError, EpochSource, Holder, LeaseId, LockRequest, LockService,
-    Ttl,
+    Acquisition, AgentName, ContextName, Deadline, EpochSource, Holder, LeaseId, LockRequest, LockService, Ttl,
 };
 use mutext_redis::{RedisOptions, RedlockOptions};
 use mutext_testbed::{RedisCluster, RedisNodes, RedisServer, SentinelSet};
@@ -24,16 +22,6 @@ const ROUND: Duration = Duration::from_millis(250);
 const CONTEXT: &str = "bench";
 const RELEASE: &str =
     "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) else return 0 end";
-
-#[derive(Debug, Default)]
-struct Epochs(AtomicU64);
-
-#[async_trait]
-impl EpochSource for Epochs {
-    async fn mint_epoch(&self, _: &ContextName, _: Deadline) -> Result<u64, EngineError> {
-        Ok(self.0.fetch_add(1, Ordering::SeqCst) + 1)
-    }
-}
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 

@@ -2,13 +2,11 @@
 
 #![expect(clippy::unwrap_used, reason = "a fixture that cannot be set up fails its case")]
 
-mod common;
-
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use common::fixture::{Clients, Servers};
+use mutext_conformance::{Clients, Servers};
 use mutext_contract::{Deadline, EpochSource, LockService};
 use mutext_redis::RedisOptions;
 use mutext_testbed::RedisServer;

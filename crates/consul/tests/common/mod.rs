@@ -4,26 +4,14 @@
 #![allow(dead_code, reason = "each test file uses a part of it")]
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use async_trait::async_trait;
+pub(crate) use mutext_conformance::Epochs;
 use mutext_consul::{ConsulLocks, ConsulOptions};
 use mutext_contract::{
     Acquisition, AgentName, ContextName, Deadline, EngineError, EpochSource, Grant, Holder, LockRequest, LockService,
     Ttl,
 };
-
-/// Mints epochs as a document store does: each higher than all before it.
-#[derive(Debug, Default)]
-pub(crate) struct Epochs(AtomicU64);
-
-#[async_trait]
-impl EpochSource for Epochs {
-    async fn mint_epoch(&self, _: &ContextName, _: Deadline) -> Result<u64, EngineError> {
-        Ok(self.0.fetch_add(1, Ordering::SeqCst) + 1)
-    }
-}
 
 pub(crate) async fn open(url: &str, epochs: &Arc<Epochs>) -> Result<Arc<ConsulLocks>, EngineError> {
     let epochs: Arc<dyn EpochSource> = Arc::<Epochs>::clone(epochs);

@@ -3,29 +3,15 @@
 #![expect(clippy::unwrap_used, reason = "a helper of tests that fails is a test that fails")]
 #![allow(dead_code, reason = "each test file uses a part of it")]
 
-pub(crate) mod fixture;
-
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use async_trait::async_trait;
+pub(crate) use mutext_conformance::Epochs;
 use mutext_contract::{
     Acquisition, AgentName, ContextName, Deadline, EngineError, EpochSource, Grant, Holder, LockRequest, LockService,
     Ttl,
 };
 use mutext_redis::{RedisLocks, RedisOptions};
-
-/// Mints epochs as a document store does: each higher than all before it.
-#[derive(Debug, Default)]
-pub(crate) struct Epochs(AtomicU64);
-
-#[async_trait]
-impl EpochSource for Epochs {
-    async fn mint_epoch(&self, _: &ContextName, _: Deadline) -> Result<u64, EngineError> {
-        Ok(self.0.fetch_add(1, Ordering::SeqCst) + 1)
-    }
-}
 
 pub(crate) async fn open(url: &str, epochs: &Arc<Epochs>) -> Result<Arc<RedisLocks>, EngineError> {
     let epochs: Arc<dyn EpochSource> = Arc::<Epochs>::clone(epochs);

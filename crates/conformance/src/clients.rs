@@ -1,0 +1,73 @@
+//! What lock engines whose servers are shared by all cases bring alike: epochs from a counter, and clients of one server.
+
+use std::fmt;
+use std::marker::PhantomData;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use async_trait::async_trait;
+use mutext_contract::{ContextName, Deadline, EngineError, EpochSource, LockService};
+
+use crate::LockFixture;
+
+/// Mints epochs as a document store does: each higher than all before it. For tests and benches of lock engines alone.
+#[derive(Debug, Default)]
+pub struct Epochs(AtomicU64);
+
+#[async_trait]
+impl EpochSource for Epochs {
+    async fn mint_epoch(&self, _: &ContextName, _: Deadline) -> Result<u64, EngineError> {
+        Ok(self.0.fetch_add(1, Ordering::SeqCst) + 1)
+    }
+}
+
+/// Where the clients of a fixture go: servers that are started once for all cases, each of which works in a context of
+/// its own.
+#[async_trait]
+pub trait Servers: Send + Sync + 'static {
+    /// A client of its own.
+    async fn client(epochs: Arc<dyn EpochSource>) -> Arc<dyn LockService>;
+}
+
+/// The fixture of an engine on such servers.
+pub struct Clients<S> {
+    epochs: Arc<Epochs>,
+    first: Mutex<Option<Arc<dyn LockService>>>,
+    /// Kept so that the second client lives as long as the case.
+    others: Mutex<Vec<Arc<dyn LockService>>>,
+    servers: PhantomData<S>,
+}
+
+impl<S> fmt::Debug for Clients<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Clients").field("first", &self.first).field("others", &self.others).finish_non_exhaustive()
+    }
+}
+
+#[async_trait]
+impl<S: Servers> LockFixture for Clients<S> {
+    async fn open() -> Self {
+        let epochs: Arc<Epochs> = Arc::default();
+        let first = S::client(Arc::<Epochs>::clone(&epochs)).await;
+        Self { epochs, first: Mutex::new(Some(first)), others: Mutex::default(), servers: PhantomData }
+    }
+
+    fn locks(&self) -> Arc<dyn LockService> {
+        lock(&self.first).clone().expect("the first client has vanished")
+    }
+
+    async fn second_locks(&self) -> Arc<dyn LockService> {
+        let second = S::client(Arc::<Epochs>::clone(&self.epochs)).await;
+        lock(&self.others).push(Arc::clone(&second));
+        second
+    }
+
+    async fn vanish(&self) {
+        let first = lock(&self.first).take().expect("the first client has vanished");
+        assert_eq!(Arc::strong_count(&first), 1, "the case keeps handles of a client");
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
