@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use futures_util::future::join_all;
 use mutext_contract::{Deadline, EngineError, Finding, Severity};
 use redis::{FromRedisValue, InfoDict};
 
@@ -17,10 +18,10 @@ use crate::sentinel;
 pub(crate) async fn sentinels(options: &RedisOptions, sentinels: &Sentinels) -> Vec<Finding> {
     let mut said = Vec::new();
     let mut silent = Vec::new();
-    for host in &sentinels.hosts {
-        let words = ["MASTER", &sentinels.service];
-        let answer = sentinel::question(options, sentinels, host, &words).await.ok();
-        match answer.and_then(|value| HashMap::<String, String>::from_redis_value(value).ok()) {
+    let words = ["MASTER", &sentinels.service];
+    let answers = sentinels.hosts.iter().map(|host| sentinel::question(options, sentinels, host, &words));
+    for (host, answer) in sentinels.hosts.iter().zip(join_all(answers).await) {
+        match answer.ok().and_then(|value| HashMap::<String, String>::from_redis_value(value).ok()) {
             Some(fields) => said.push(fields),
             None => silent.push(host.to_string()),
         }
@@ -68,10 +69,18 @@ pub(crate) async fn sentinels(options: &RedisOptions, sentinels: &Sentinels) -> 
     findings
 }
 
-/// What is true of one server of several: one that is away must not take the time that the others need.
-async fn one(link: &Link, deadline: Deadline) -> Result<Vec<Finding>, EngineError> {
-    link.connect_once().await?;
-    examine::one(link, deadline).await
+/// What is true of each of several servers, in their order. All are looked at at the same time: one that is away must not
+/// take the time that the others need.
+async fn each(
+    links: impl IntoIterator<Item = Arc<Link>>,
+    deadline: Deadline,
+) -> Vec<Result<(Vec<Finding>, InfoDict), EngineError>> {
+    let look = async |link: Arc<Link>| {
+        link.connect_once().await?;
+        let findings = examine::one(&link, deadline).await?;
+        Ok((findings, link.live(deadline).await?.info.clone()))
+    };
+    join_all(links.into_iter().map(look)).await
 }
 
 /// Whether a grant outlasts a failover.
@@ -113,12 +122,10 @@ pub(crate) async fn cluster(
     } else {
         Finding::fine("cluster", found)
     }];
-    let mut unreachable = Vec::new();
-    for host in cluster.known() {
-        if once(options, &host, &["PING"]).await.is_err() {
-            unreachable.push(host.to_string());
-        }
-    }
+    let known = cluster.known();
+    let pings = join_all(known.iter().map(|host| once(options, host, &["PING"]))).await;
+    let unreachable: Vec<String> =
+        known.iter().zip(pings).filter(|(_, pong)| pong.is_err()).map(|(host, _)| host.to_string()).collect();
     if !unreachable.is_empty() {
         let remedy = "bring them back, or let the others forget them";
         findings.push(Finding::new(
@@ -128,16 +135,15 @@ pub(crate) async fn cluster(
             remedy,
         ));
     }
-    for host in masters {
-        let link = cluster.links(&host).here()?;
+    let links = masters.iter().map(|host| cluster.links(host).here()).collect::<Result<Vec<_>, _>>()?;
+    for (host, looked) in masters.iter().zip(each(links, deadline).await) {
         let of_node = |finding: Finding| Finding { subject: format!("{host} {}", finding.subject), ..finding };
-        match one(&link, deadline).await {
-            Ok(all) => {
+        match looked {
+            Ok((all, info)) => {
                 // What is well is said of the server and of its settings as a whole.
                 let worth_saying =
                     |finding: &Finding| finding.severity != Severity::Fine || finding.subject == "server";
                 findings.extend(all.into_iter().filter(worth_saying).map(of_node));
-                let info = link.live(deadline).await?.info.clone();
                 if info.get::<u64>("connected_slaves").unwrap_or(0) == 0 {
                     let remedy = "give it a replica: where it dies, the contexts in its slots have no locks";
                     findings.push(of_node(Finding::new("replicas", Severity::Warning, "none", remedy)));
@@ -156,20 +162,20 @@ pub(crate) async fn cluster(
 /// Servers that know nothing of each other: whether a majority answers, whether two of them are one, and whether each
 /// is as it should be.
 pub(crate) async fn nodes(nodes: &[Arc<Node>], deadline: Deadline) -> Result<Vec<Finding>, EngineError> {
-    let mut each = Vec::new();
+    let mut findings = Vec::new();
     let mut runs: HashMap<String, String> = HashMap::new();
     let (mut answering, mut first_error) = (0, None);
-    for node in nodes {
+    let links = nodes.iter().map(|node| node.links.here()).collect::<Result<Vec<_>, _>>()?;
+    for (node, looked) in nodes.iter().zip(each(links, deadline).await) {
         let host = &node.host;
         let of_node = |finding: Finding| Finding { subject: format!("{host} {}", finding.subject), ..finding };
-        let link = node.links.here()?;
-        match one(&link, deadline).await {
-            Ok(all) => {
+        match looked {
+            Ok((all, info)) => {
                 answering += 1;
-                let run = link.live(deadline).await?.info.get::<String>("run_id").unwrap_or_default();
+                let run = info.get::<String>("run_id").unwrap_or_default();
                 if let Some(other) = runs.insert(run, host.to_string()) {
                     let remedy = "name each server once: one that counts as two decides more than it may";
-                    each.push(of_node(Finding::new(
+                    findings.push(of_node(Finding::new(
                         "server",
                         Severity::Danger,
                         format!("the same as {other}"),
@@ -180,11 +186,17 @@ pub(crate) async fn nodes(nodes: &[Arc<Node>], deadline: Deadline) -> Result<Vec
                 let matters = |finding: &Finding| !["appendonly", "replicas"].contains(&finding.subject.as_str());
                 let worth_saying =
                     |finding: &Finding| finding.severity != Severity::Fine || finding.subject == "server";
-                each.extend(all.into_iter().filter(|finding| matters(finding) && worth_saying(finding)).map(of_node));
+                findings
+                    .extend(all.into_iter().filter(|finding| matters(finding) && worth_saying(finding)).map(of_node));
             }
             Err(error) => {
                 let remedy = "bring it back: as long as it is away, one more may not fail";
-                each.push(of_node(Finding::new("server", Severity::Warning, format!("no answer: {error}"), remedy)));
+                findings.push(of_node(Finding::new(
+                    "server",
+                    Severity::Warning,
+                    format!("no answer: {error}"),
+                    remedy,
+                )));
                 first_error = Some(error);
             }
         }
@@ -205,6 +217,6 @@ pub(crate) async fn nodes(nodes: &[Arc<Node>], deadline: Deadline) -> Result<Vec
     } else {
         Finding::fine("nodes", found)
     };
-    each.insert(0, summary);
-    Ok(each)
+    findings.insert(0, summary);
+    Ok(findings)
 }

@@ -161,8 +161,12 @@ async fn five_nodes_outlive_two() {
         for node in [one, other] {
             nodes.nodes()[node].restart().unwrap();
         }
-        // They take over what the others have with the next change.
-        for _ in 0..20 {
+        // They take over what the others have with a next change, once they are connected to.
+        let until = Instant::now() + Duration::from_secs(30);
+        let has_taken_over =
+            |node: &RedisServer| !node.cli(&["HGET", "mutext:{five}:register", "a"]).unwrap().is_empty();
+        while ![one, other].into_iter().all(|node| has_taken_over(&nodes.nodes()[node])) {
+            assert!(Instant::now() < until, "nodes {one} and {other} do not vote again in round {round}");
             let touched = request("five", "touch");
             locks.acquire(&touched, Deadline::after(Duration::from_secs(10))).await.unwrap();
             locks.release(&touched.context, touched.lease, soon()).await.unwrap();
