@@ -25,6 +25,7 @@
 
 #![expect(clippy::missing_panics_doc, reason = "a case panics where the engine breaks its contract: that is its use")]
 
+pub mod asking;
 mod clients;
 mod fixture;
 pub mod lock;

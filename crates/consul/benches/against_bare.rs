@@ -13,16 +13,13 @@ use hyper::body::Bytes;
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
 use mutext_conformance::Epochs;
+use mutext_conformance::asking::{Failure, cycles, median, rate};
 use mutext_consul::{ConsulLocks, ConsulOptions};
-use mutext_contract::{
-    Acquisition, AgentName, ContextName, Deadline, EpochSource, Holder, LockRequest, LockService, Ttl,
-};
+use mutext_contract::{Deadline, EpochSource};
 use mutext_testbed::ConsulServer;
 
 const ROUNDS: usize = 7;
 const ROUND: Duration = Duration::from_millis(400);
-
-type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 /// One connection.
 struct Bare(SendRequest<Full<Bytes>>);
@@ -81,40 +78,6 @@ async fn bare(port: u16, key: String, keeps_session: bool, until: Instant) -> Re
     Ok(cycles)
 }
 
-async fn ours(locks: Arc<ConsulLocks>, name: String, until: Instant) -> Result<u64, Failure> {
-    // A context of its own: tasks in one context share its table, and their writes.
-    let (context, holder) = (ContextName::new(name)?, Holder::new(AgentName::new("bench")?));
-    let mut cycles = 0;
-    while Instant::now() < until {
-        let request = LockRequest::exclusive(context.clone(), holder.clone(), Ttl::DEFAULT, "plan.md".parse()?);
-        let deadline = Deadline::after(Duration::from_secs(5));
-        let granted = locks.acquire(&request, deadline).await?;
-        assert!(matches!(granted, Acquisition::Granted(_)), "nobody else wants it");
-        locks.release(&context, request.lease, deadline).await?;
-        cycles += 1;
-    }
-    Ok(cycles)
-}
-
-async fn rate<F>(tasks: usize, start: impl Fn(usize, Instant) -> F) -> Result<f64, Failure>
-where
-    F: Future<Output = Result<u64, Failure>> + Send + 'static,
-{
-    let began = Instant::now();
-    let until = began + ROUND;
-    let running: Vec<_> = (0..tasks).map(|task| tokio::spawn(start(task, until))).collect();
-    let mut cycles = 0;
-    for task in running {
-        cycles += task.await??;
-    }
-    Ok(cycles as f64 / began.elapsed().as_secs_f64())
-}
-
-fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values[values.len() / 2]
-}
-
 #[expect(clippy::print_stdout, reason = "a benchmark's figures are its output")]
 #[tokio::main]
 async fn main() -> Result<(), Failure> {
@@ -127,9 +90,13 @@ async fn main() -> Result<(), Failure> {
     for tasks in [1, 16] {
         let (mut whole, mut kept, mut own) = (Vec::new(), Vec::new(), Vec::new());
         for round in 0..=ROUNDS {
-            let a = rate(tasks, |task, until| bare(port, format!("bare-{task}"), false, until)).await?;
-            let b = rate(tasks, |task, until| bare(port, format!("bare-{task}"), true, until)).await?;
-            let c = rate(tasks, |task, until| ours(Arc::clone(&locks), format!("ours-{task}"), until)).await?;
+            let (a, _) = rate(tasks, ROUND, |task, until| bare(port, format!("bare-{task}"), false, until)).await?;
+            let (b, _) = rate(tasks, ROUND, |task, until| bare(port, format!("bare-{task}"), true, until)).await?;
+            // A context of its own each: tasks in one context share its table, and their writes.
+            let ours = |task: usize, until| {
+                cycles(Arc::<ConsulLocks>::clone(&locks), format!("ours-{task}"), "plan.md".to_owned(), until)
+            };
+            let (c, _) = rate(tasks, ROUND, ours).await?;
             // The first round warms up.
             if round > 0 {
                 whole.push(a);

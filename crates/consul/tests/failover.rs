@@ -8,7 +8,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use common::{Epochs, context, granted, open, request, soon};
+use common::{Epochs, open, soon};
+use mutext_conformance::asking::{context, granted, request};
 use mutext_contract::{LockService, Release, Renewal};
 use mutext_testbed::ConsulCluster;
 

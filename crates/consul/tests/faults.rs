@@ -7,7 +7,8 @@ mod common;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use common::{Epochs, context, granted, open, queued, request, served, soon, two, waiting};
+use common::{Epochs, open, served, soon, two, waiting};
+use mutext_conformance::asking::{context, granted, queued, request};
 use mutext_contract::{Acquisition, Deadline, Effect, LockService, Loss, Release, Renewal, TroubleKind};
 use mutext_testbed::ConsulServer;
 

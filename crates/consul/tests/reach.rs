@@ -9,7 +9,8 @@ use std::process::Command;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use common::{Epochs, context, granted, open, request, soon, two};
+use common::{Epochs, open, soon, two};
+use mutext_conformance::asking::{context, granted, request};
 use mutext_contract::{LockService, Severity, TroubleKind};
 use mutext_testbed::ConsulServer;
 
@@ -54,7 +55,7 @@ async fn a_token_with_the_rules_that_the_guide_names_is_enough() {
     let (anna, bert) = two(&with_token(server, &token)).await;
     let lease = granted(&anna, &request("anna", "plan", TTL), LONG).await.lease;
     let waiter = common::waiting(&bert, "bert", "plan");
-    common::queued(&anna, 1).await;
+    mutext_conformance::asking::queued(&anna, 1).await;
     anna.release(&context(), lease.id(), soon()).await.unwrap();
     common::served(waiter, LONG).await;
     let findings = anna.examine(soon()).await.unwrap();

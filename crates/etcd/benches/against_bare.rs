@@ -8,9 +8,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use mutext_conformance::Epochs;
-use mutext_contract::{
-    Acquisition, AgentName, ContextName, Deadline, EpochSource, Holder, LockRequest, LockService, Ttl,
-};
+use mutext_conformance::asking::{Failure, cycles, median, rate};
+use mutext_contract::{AgentName, ContextName, Deadline, EpochSource, Holder, LockRequest, LockService, Ttl};
 use mutext_etcd::bare::Bare;
 use mutext_etcd::{EtcdLocks, EtcdOptions};
 use mutext_testbed::EtcdServer;
@@ -18,8 +17,6 @@ use mutext_testbed::EtcdServer;
 const ROUNDS: usize = 11;
 const ROUND: Duration = Duration::from_millis(400);
 const HAND_OVERS: usize = 300;
-
-type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 /// Cycles of one task until `until`.
 async fn bare(bare: Arc<Bare>, key: String, until: Instant) -> Result<u64, Failure> {
@@ -41,37 +38,6 @@ fn soon() -> Deadline {
 fn request(context: &str, path: &str) -> Result<LockRequest, Failure> {
     let (context, holder) = (ContextName::new(context)?, Holder::new(AgentName::new("bench")?));
     Ok(LockRequest::exclusive(context, holder, Ttl::DEFAULT, path.parse()?))
-}
-
-async fn ours(locks: Arc<EtcdLocks>, (context, path): (String, String), until: Instant) -> Result<u64, Failure> {
-    let mut cycles = 0;
-    while Instant::now() < until {
-        let request = request(&context, &path)?;
-        let granted = locks.acquire(&request, soon()).await?;
-        assert!(matches!(granted, Acquisition::Granted(_)), "nobody else wants {path}");
-        locks.release(&request.context, request.lease, soon()).await?;
-        cycles += 1;
-    }
-    Ok(cycles)
-}
-
-async fn rate<F>(tasks: usize, start: impl Fn(usize, Instant) -> F) -> Result<f64, Failure>
-where
-    F: Future<Output = Result<u64, Failure>> + Send + 'static,
-{
-    let began = Instant::now();
-    let until = began + ROUND;
-    let running: Vec<_> = (0..tasks).map(|task| tokio::spawn(start(task, until))).collect();
-    let mut cycles = 0;
-    for task in running {
-        cycles += task.await??;
-    }
-    Ok(cycles as f64 / began.elapsed().as_secs_f64())
-}
-
-fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values[values.len() / 2]
 }
 
 /// From the release to the grant of the next in line, which is another process's, in milliseconds; and what one bare
@@ -122,8 +88,13 @@ async fn main() -> Result<(), Failure> {
         };
         let (mut theirs, mut own) = (Vec::new(), Vec::new());
         for round in 0..=ROUNDS {
-            let a = rate(tasks, |task, until| bare(Arc::clone(&calls), format!("bare-{task}"), until)).await?;
-            let b = rate(tasks, |task, until| ours(Arc::clone(&locks), place(task), until)).await?;
+            let (a, _) =
+                rate(tasks, ROUND, |task, until| bare(Arc::clone(&calls), format!("bare-{task}"), until)).await?;
+            let ours = |task, until| {
+                let (context, path) = place(task);
+                cycles(Arc::<EtcdLocks>::clone(&locks), context, path, until)
+            };
+            let (b, _) = rate(tasks, ROUND, ours).await?;
             // The first round warms up.
             if round > 0 {
                 theirs.push(a);

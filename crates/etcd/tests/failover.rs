@@ -9,7 +9,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use common::{Epochs, context, granted, open, queued, request, soon};
+use common::{Epochs, open, soon};
+use mutext_conformance::asking::{context, granted, queued, request};
 use mutext_contract::{Acquisition, Deadline, FencingToken, LockService, Release, Renewal};
 use mutext_etcd::EtcdLocks;
 use mutext_testbed::EtcdServer;

@@ -9,7 +9,8 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use common::{Epochs, context, granted, open, queued, request, soon};
+use common::{Epochs, open, soon};
+use mutext_conformance::asking::{context, granted, queued, request};
 use mutext_contract::{Deadline, Effect, LockService, Release, Renewal, TroubleKind};
 use mutext_etcd::EtcdLocks;
 use mutext_testbed::EtcdServer;

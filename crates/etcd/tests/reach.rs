@@ -11,7 +11,8 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use common::{granted, open, request};
+use common::open;
+use mutext_conformance::asking::{granted, request};
 use mutext_contract::{AgentName, EngineError, LockService, Loss, Renewal, Severity, TroubleKind};
 use mutext_testbed::EtcdServer;
 
@@ -60,11 +61,11 @@ async fn users_and_their_roles_are_used() {
         let bert = Arc::clone(&bert);
         tokio::spawn(async move { granted(&bert, &request("bert", "plan", LONG), LONG).await })
     };
-    common::queued(&anna, 1).await;
+    mutext_conformance::asking::queued(&anna, 1).await;
     assert!(matches!(anna.renew(&held, common::soon()).await.unwrap(), Renewal::Renewed { .. }));
     let mut news = anna.losses().unwrap();
     let op = AgentName::new("op").unwrap();
-    bert.revoke(&common::context(), held.id(), &op, "enough", common::soon()).await.unwrap();
+    bert.revoke(&mutext_conformance::asking::context(), held.id(), &op, "enough", common::soon()).await.unwrap();
     waiter.await.unwrap();
     assert_eq!(tokio::time::timeout(LONG, news.recv()).await.unwrap().unwrap(), held.id());
     let lost = Renewal::Lost(Loss::Revoked { by: op, reason: "enough".to_owned() });

@@ -119,7 +119,7 @@ pub fn write_all(root: &Path, results: &Results, summary: &Summary) -> Result<Ve
     let (baseline, others): (Vec<&Trial>, Vec<&Trial>) =
         results.trials.iter().partition(|trial| trial.treatment.is_baseline());
     let drawn = charts::draw(results, summary)?;
-    let mut files = vec![
+    let files = vec![
         (data.join(BASELINE), trials_csv(&data.join(BASELINE), &baseline)?),
         (data.join(LOCKING), trials_csv(&data.join(LOCKING), &others)?),
         (data.join(SAMPLES), samples_csv(&data.join(SAMPLES), &results.samples)?),
@@ -129,7 +129,16 @@ pub fn write_all(root: &Path, results: &Results, summary: &Summary) -> Result<Ve
         (data.join("REPORT.md"), report::markdown(results, summary, &drawn).into_bytes()),
         (data.join("report.html"), report::html(results, summary, &drawn).into_bytes()),
     ];
-    for chart in drawn {
+    write_each(files, drawn, &diagrams)
+}
+
+/// Writes files, and charts as SVG and PNG, each as a whole or not at all, and returns their paths.
+pub(crate) fn write_each(
+    mut files: Vec<(PathBuf, Vec<u8>)>,
+    charts: Vec<charts::Chart>,
+    diagrams: &Path,
+) -> Result<Vec<PathBuf>, FilesError> {
+    for chart in charts {
         files.push((diagrams.join(format!("{}.svg", chart.name)), chart.svg.into_bytes()));
         files.push((diagrams.join(format!("{}.png", chart.name)), chart.png));
     }
@@ -183,7 +192,7 @@ fn rows<T: serde::de::DeserializeOwned>(path: &Path) -> Result<Vec<T>, FilesErro
 }
 
 /// Beside its place first, then moved there: nobody ever sees half a file.
-pub(crate) fn write_whole(path: &Path, content: &[u8]) -> Result<(), FilesError> {
+fn write_whole(path: &Path, content: &[u8]) -> Result<(), FilesError> {
     let fail = |verb| move |source| FilesError::Io { path: path.to_owned(), verb, source };
     let folder = path.parent().unwrap_or(Path::new("."));
     fs::create_dir_all(folder).map_err(fail("made"))?;

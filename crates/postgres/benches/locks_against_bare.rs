@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use mutext_conformance::Epochs;
+use mutext_conformance::asking::{Failure, median};
 use mutext_contract::{
     Acquisition, AgentName, ContextName, Deadline, EpochSource, Holder, LockRequest, LockService, Ttl,
 };
@@ -20,8 +21,6 @@ const ROUNDS: usize = 7;
 const ROUND: Duration = Duration::from_millis(400);
 const CONTENDERS: u32 = 8;
 const CONTENTION: Duration = Duration::from_secs(3);
-
-type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 #[derive(Debug, Clone, Copy)]
 enum Variant {
@@ -102,11 +101,6 @@ async fn rate(variant: Variant, tasks: i32, url: &str, locks: &[Arc<PostgresLock
         cycles += task.await??;
     }
     Ok(cycles as f64 / began.elapsed().as_secs_f64())
-}
-
-fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values[values.len() / 2]
 }
 
 fn at(sorted: &[Duration], share: f64) -> Duration {

@@ -8,9 +8,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use mutext_conformance::Epochs;
-use mutext_contract::{
-    Acquisition, AgentName, ContextName, Deadline, EpochSource, Holder, LockRequest, LockService, Ttl,
-};
+use mutext_conformance::asking::{Failure, cycles, median, rate};
+use mutext_contract::{Deadline, EpochSource};
 use mutext_redis::{RedisLocks, RedisOptions};
 use mutext_testbed::RedisServer;
 use redis::aio::MultiplexedConnection;
@@ -21,8 +20,6 @@ const TICK_US: f64 = 10_000.0;
 const ROUND: Duration = Duration::from_millis(400);
 const RELEASE: &str =
     "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) else return 0 end";
-
-type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 /// Cycles of one task until `until`.
 async fn bare(mut connection: MultiplexedConnection, key: String, until: Instant) -> Result<u64, Failure> {
@@ -39,34 +36,6 @@ async fn bare(mut connection: MultiplexedConnection, key: String, until: Instant
         cycles += 1;
     }
     Ok(cycles)
-}
-
-async fn ours(locks: Arc<RedisLocks>, path: String, until: Instant) -> Result<u64, Failure> {
-    let (context, holder) = (ContextName::new("bench")?, Holder::new(AgentName::new("bench")?));
-    let mut cycles = 0;
-    while Instant::now() < until {
-        let request = LockRequest::exclusive(context.clone(), holder.clone(), Ttl::DEFAULT, path.parse()?);
-        let deadline = Deadline::after(Duration::from_secs(5));
-        let granted = locks.acquire(&request, deadline).await?;
-        assert!(matches!(granted, Acquisition::Granted(_)), "nobody else wants {path}");
-        locks.release(&context, request.lease, deadline).await?;
-        cycles += 1;
-    }
-    Ok(cycles)
-}
-
-async fn rate<F>(tasks: usize, start: impl Fn(usize, Instant) -> F) -> Result<(f64, f64), Failure>
-where
-    F: Future<Output = Result<u64, Failure>> + Send + 'static,
-{
-    let began = Instant::now();
-    let until = began + ROUND;
-    let running: Vec<_> = (0..tasks).map(|task| tokio::spawn(start(task, until))).collect();
-    let mut cycles = 0;
-    for task in running {
-        cycles += task.await??;
-    }
-    Ok((cycles as f64 / began.elapsed().as_secs_f64(), cycles as f64))
 }
 
 /// The processor's time that the server and this process have had, in microseconds.
@@ -101,11 +70,6 @@ impl Side {
     }
 }
 
-fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values[values.len() / 2]
-}
-
 #[expect(clippy::print_stdout, reason = "a benchmark's figures are its output")]
 #[tokio::main]
 async fn main() -> Result<(), Failure> {
@@ -131,9 +95,12 @@ async fn main() -> Result<(), Failure> {
         let (mut theirs, mut own) = (Side::default(), Side::default());
         for round in 0..=rounds {
             let before = spent(&mut asks).await?;
-            let a = rate(tasks, |task, until| bare(connection.clone(), path(task), until)).await?;
+            let a = rate(tasks, ROUND, |task, until| bare(connection.clone(), path(task), until)).await?;
             let between = spent(&mut asks).await?;
-            let b = rate(tasks, |task, until| ours(Arc::clone(&locks), path(task), until)).await?;
+            let b = rate(tasks, ROUND, |task, until| {
+                cycles(Arc::<RedisLocks>::clone(&locks), "bench".to_owned(), path(task), until)
+            })
+            .await?;
             let after = spent(&mut asks).await?;
             // The first round warms up.
             if round > 0 {

@@ -10,9 +10,8 @@ use std::time::{Duration, Instant};
 
 use futures_util::future::try_join_all;
 use mutext_conformance::Epochs;
-use mutext_contract::{
-    Acquisition, AgentName, ContextName, Deadline, EpochSource, Holder, LeaseId, LockRequest, LockService, Ttl,
-};
+use mutext_conformance::asking::{Failure, cycles, median, rate};
+use mutext_contract::{Deadline, EpochSource, LeaseId, LockService};
 use mutext_redis::{RedisOptions, RedlockOptions};
 use mutext_testbed::{RedisCluster, RedisNodes, RedisServer, SentinelSet};
 use redis::aio::MultiplexedConnection;
@@ -22,8 +21,6 @@ const ROUND: Duration = Duration::from_millis(250);
 const CONTEXT: &str = "bench";
 const RELEASE: &str =
     "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) else return 0 end";
-
-type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 /// The servers that a bare lock is set on, and whether a replica must have it.
 #[derive(Clone)]
@@ -70,45 +67,16 @@ impl Bare {
     }
 }
 
-async fn ours(locks: Arc<dyn LockService>, path: String, until: Instant) -> Result<u64, Failure> {
-    let (context, holder) = (ContextName::new(CONTEXT)?, Holder::new(AgentName::new("bench")?));
-    let mut cycles = 0;
-    while Instant::now() < until {
-        let request = LockRequest::exclusive(context.clone(), holder.clone(), Ttl::DEFAULT, path.parse()?);
-        let deadline = Deadline::after(Duration::from_secs(5));
-        let granted = locks.acquire(&request, deadline).await?;
-        assert!(matches!(granted, Acquisition::Granted(_)), "nobody else wants {path}");
-        locks.release(&context, request.lease, deadline).await?;
-        cycles += 1;
-    }
-    Ok(cycles)
-}
-
-async fn rate<F>(tasks: usize, start: impl Fn(usize, Instant) -> F) -> Result<f64, Failure>
-where
-    F: Future<Output = Result<u64, Failure>> + Send + 'static,
-{
-    let began = Instant::now();
-    let running: Vec<_> = (0..tasks).map(|task| tokio::spawn(start(task, began + ROUND))).collect();
-    let mut cycles = 0;
-    for task in running {
-        cycles += task.await??;
-    }
-    Ok(cycles as f64 / began.elapsed().as_secs_f64())
-}
-
-fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values[values.len() / 2]
-}
-
 #[expect(clippy::print_stdout, reason = "a benchmark's figures are its output")]
 async fn compare(name: &str, locks: Arc<dyn LockService>, bare: Bare) -> Result<(), Failure> {
     for tasks in [1, 8] {
         let (mut theirs, mut own) = (Vec::new(), Vec::new());
         for round in 0..=ROUNDS {
-            let a = rate(tasks, |task, until| bare.clone().cycles(format!("{{{CONTEXT}}}:bare-{task}"), until)).await?;
-            let b = rate(tasks, |task, until| ours(Arc::clone(&locks), format!("lock-{task}"), until)).await?;
+            let (a, _) =
+                rate(tasks, ROUND, |task, until| bare.clone().cycles(format!("{{{CONTEXT}}}:bare-{task}"), until))
+                    .await?;
+            let ours = |task, until| cycles(Arc::clone(&locks), CONTEXT.to_owned(), format!("lock-{task}"), until);
+            let (b, _) = rate(tasks, ROUND, ours).await?;
             // The first round warms up.
             if round > 0 {
                 theirs.push(a);

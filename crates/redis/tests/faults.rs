@@ -7,7 +7,8 @@ mod common;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use common::{Epochs, context, granted, open, queued, request, soon};
+use common::{Epochs, open, soon};
+use mutext_conformance::asking::{context, granted, queued, request};
 use mutext_contract::{Acquisition, Deadline, Effect, LockService, Release, Renewal, TroubleKind};
 use mutext_redis::RedisLocks;
 use mutext_testbed::RedisServer;

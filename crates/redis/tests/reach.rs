@@ -10,7 +10,8 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use common::{granted, open, request};
+use common::open;
+use mutext_conformance::asking::{granted, request};
 use mutext_contract::{EngineError, LockService, Severity, TroubleKind};
 use mutext_testbed::RedisServer;
 

@@ -8,7 +8,8 @@ use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use common::{context, granted, open, request, soon};
+use common::{open, soon};
+use mutext_conformance::asking::{context, granted, request};
 use mutext_contract::{
     Acquisition, AgentName, Claim, Deadline, Holder, LeaseId, LockRequest, LockService, Mode, Release, Ttl,
 };

@@ -7,11 +7,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub(crate) use mutext_conformance::Epochs;
+use mutext_conformance::asking::{granted, request};
 use mutext_consul::{ConsulLocks, ConsulOptions};
-use mutext_contract::{
-    Acquisition, AgentName, ContextName, Deadline, EngineError, EpochSource, Grant, Holder, LockRequest, LockService,
-    Ttl,
-};
+use mutext_contract::{Deadline, EngineError, EpochSource, Grant};
 
 pub(crate) async fn open(url: &str, epochs: &Arc<Epochs>) -> Result<Arc<ConsulLocks>, EngineError> {
     let epochs: Arc<dyn EpochSource> = Arc::<Epochs>::clone(epochs);
@@ -23,37 +21,10 @@ pub(crate) async fn two(url: &str) -> (Arc<ConsulLocks>, Arc<ConsulLocks>) {
     (open(url, &epochs).await.unwrap(), open(url, &epochs).await.unwrap())
 }
 
-pub(crate) fn context() -> ContextName {
-    ContextName::new("research-42").unwrap()
-}
-
-pub(crate) fn request(agent: &str, path: &str, ttl: Duration) -> LockRequest {
-    let holder = Holder::new(AgentName::new(agent).unwrap());
-    LockRequest::exclusive(context(), holder, Ttl::new(ttl).unwrap(), path.parse().unwrap())
-}
-
-pub(crate) async fn granted(locks: &ConsulLocks, request: &LockRequest, wait: Duration) -> Grant {
-    match locks.acquire(request, Deadline::after(wait)).await.unwrap() {
-        Acquisition::Granted(grant) => grant,
-        other => panic!("expected {} to be granted; found {other:?}", request.holder),
-    }
-}
-
 /// A request that waits in a task of its own.
 pub(crate) fn waiting(locks: &Arc<ConsulLocks>, agent: &str, path: &str) -> tokio::task::JoinHandle<Grant> {
     let (locks, request) = (Arc::clone(locks), request(agent, path, Duration::from_secs(30)));
     tokio::spawn(async move { granted(&locks, &request, Duration::from_secs(30)).await })
-}
-
-/// Waits until `count` requests queue.
-pub(crate) async fn queued(locks: &ConsulLocks, count: usize) {
-    loop {
-        let table = locks.inspect(&context(), soon()).await.unwrap();
-        if table.waiters.len() == count {
-            return;
-        }
-        tokio::time::sleep(Duration::from_millis(2)).await;
-    }
 }
 
 /// What a waiter is granted.

@@ -6,7 +6,7 @@ use serde::Serialize;
 use serde_json::json;
 
 use super::{Comparison, Metadata, Results};
-use crate::files::{FilesError, malformed, row, to_csv, write_whole};
+use crate::files::{FilesError, malformed, row, to_csv, write_each};
 use crate::results::{Sample, Treatment, Trial};
 use crate::{charts, report};
 
@@ -74,7 +74,7 @@ pub fn write_all(root: &Path, results: &Results, comparison: &Comparison) -> Res
     let figures = json!({ "metadata": results.metadata, "engines": comparison.engines });
     let figures = serde_json::to_string_pretty(&figures)
         .map_err(|error| malformed(&data.join("engine-comparison.json"), &error))?;
-    let mut files = vec![
+    let files = vec![
         (data.join("trials.csv"), trials(&data.join("trials.csv"), results)?),
         (data.join("update-samples.csv"), samples(&data.join("update-samples.csv"), results)?),
         (data.join("probes.csv"), probes(&data.join("probes.csv"), results)?),
@@ -83,16 +83,7 @@ pub fn write_all(root: &Path, results: &Results, comparison: &Comparison) -> Res
         (data.join("REPORT.md"), report::engines_markdown(results, comparison, &charts).into_bytes()),
         (data.join("report.html"), report::engines_html(results, comparison, &charts).into_bytes()),
     ];
-    for chart in charts {
-        files.push((diagrams.join(format!("{}.svg", chart.name)), chart.svg.into_bytes()));
-        files.push((diagrams.join(format!("{}.png", chart.name)), chart.png));
-    }
-    let mut written = Vec::with_capacity(files.len());
-    for (path, content) in files {
-        write_whole(&path, &content)?;
-        written.push(path);
-    }
-    Ok(written)
+    write_each(files, charts, &diagrams)
 }
 
 fn metadata(path: &Path, results: &Results) -> Result<Vec<u8>, FilesError> {

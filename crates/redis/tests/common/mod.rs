@@ -7,42 +7,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub(crate) use mutext_conformance::Epochs;
-use mutext_contract::{
-    Acquisition, AgentName, ContextName, Deadline, EngineError, EpochSource, Grant, Holder, LockRequest, LockService,
-    Ttl,
-};
+use mutext_contract::{Deadline, EngineError, EpochSource};
 use mutext_redis::{RedisLocks, RedisOptions};
 
 pub(crate) async fn open(url: &str, epochs: &Arc<Epochs>) -> Result<Arc<RedisLocks>, EngineError> {
     let epochs: Arc<dyn EpochSource> = Arc::<Epochs>::clone(epochs);
     RedisOptions::parse(url).unwrap().open(epochs, Deadline::after(Duration::from_secs(10))).await
-}
-
-pub(crate) fn context() -> ContextName {
-    ContextName::new("research-42").unwrap()
-}
-
-pub(crate) fn request(agent: &str, path: &str, ttl: Duration) -> LockRequest {
-    let holder = Holder::new(AgentName::new(agent).unwrap());
-    LockRequest::exclusive(context(), holder, Ttl::new(ttl).unwrap(), path.parse().unwrap())
-}
-
-pub(crate) async fn granted(locks: &RedisLocks, request: &LockRequest, wait: Duration) -> Grant {
-    match locks.acquire(request, Deadline::after(wait)).await.unwrap() {
-        Acquisition::Granted(grant) => grant,
-        other => panic!("expected {} to be granted; found {other:?}", request.holder),
-    }
-}
-
-/// Waits until `count` requests queue.
-pub(crate) async fn queued(locks: &RedisLocks, count: usize) {
-    loop {
-        let table = locks.inspect(&context(), soon()).await.unwrap();
-        if table.waiters.len() == count {
-            return;
-        }
-        tokio::time::sleep(Duration::from_millis(2)).await;
-    }
 }
 
 pub(crate) fn soon() -> Deadline {
