@@ -66,8 +66,8 @@ impl Server {
         let scheme = match self {
             Self::Etcd | Self::Etcd3 => "etcd",
             Self::Consul | Self::Consul3 => "consul",
-            // Every build has these.
-            Self::Redis | Self::Postgres | Self::Sentinel | Self::Cluster | Self::Redlock => return Ok(()),
+            Self::Postgres => "postgres",
+            Self::Redis | Self::Sentinel | Self::Cluster | Self::Redlock => "redis",
         };
         format!("{scheme}://localhost").parse::<Address>().map(drop)
     }

@@ -49,6 +49,7 @@ mod claim;
 mod conflict;
 mod context;
 mod edit;
+mod engines;
 mod error;
 mod guard;
 mod history;
