@@ -6,9 +6,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use mutext_contract::{
-    Claim, Commit, Committed, Content, Deadline, Document, DocumentPath, Fence, Fenced, FencedRead, FencingToken,
-    InvalidName, Lease, LockRequest, Loss, Mode, Outcome, Precondition, Refusal, Release, Renewal, Resource, Revision,
-    Revocation,
+    Claim, Commit, Committed, Content, Deadline, Document, DocumentPath, Fence, FencedRead, FencingToken, InvalidName,
+    Lease, LockRequest, Loss, Mode, Outcome, Precondition, Refusal, Release, Resource, Revision, Revocation,
 };
 use tokio::sync::oneshot;
 use tokio::time::Instant;
@@ -19,9 +18,6 @@ use crate::{Context, Error};
 
 /// How long the keeper is given to revive a lease that has lapsed before its holder is told.
 const REVIVAL: Duration = Duration::from_millis(250);
-
-/// How long the lock service is asked at most whether a lease that the store refuses stands.
-const ASKED: Duration = Duration::from_secs(2);
 
 /// How many of the last revocations are looked through where the lock service cannot say what has become of a lease.
 const REVOCATIONS_LOOKED_AT: usize = 1000;
@@ -181,7 +177,10 @@ impl LockGuard {
                 self.remember(path, document.as_ref().map(|document| document.revision));
                 Ok(document)
             }
-            FencedRead::Fenced(fenced) => Err(self.outranked(*fenced).await),
+            FencedRead::Fenced(fenced) => {
+                self.grip.context.outranked(&fenced).await;
+                Err(self.superseded(fenced.current))
+            }
             FencedRead::Revoked { by, reason } => Err(self.lose(Loss::Revoked { by, reason }, None)),
         }
     }
@@ -239,7 +238,10 @@ impl LockGuard {
                 }
                 Ok(committed)
             }
-            Outcome::Refused(Refusal::Fenced(fenced)) => Err(self.outranked(*fenced).await),
+            Outcome::Refused(Refusal::Fenced(fenced)) => {
+                context.outranked(&fenced).await;
+                Err(self.superseded(fenced.current))
+            }
             Outcome::Refused(Refusal::Revoked { by, reason }) => Err(self.lose(Loss::Revoked { by, reason }, None)),
             Outcome::Refused(Refusal::Conflict(conflict)) if !self.is_held() => Err(self.superseded(conflict.current)),
             Outcome::Refused(refusal) => Err(crate::context::refused(refusal)),
@@ -393,25 +395,6 @@ impl LockGuard {
             Status::Held | Status::Lapsed => Ok(()),
             Status::Lost(loss) => Err(self.lost_error(loss, None)),
         }
-    }
-
-    /// A document has seen a higher token than ours: a later holder has written or read it.
-    ///
-    /// Unless nobody can have: where the lease still stands, the lock service grants tokens that are behind those of
-    /// earlier leases. It has gone back, as after a backup was put back, and does not know. It is told, so that whoever
-    /// takes the lock next, as an update does by itself, has a token that is good.
-    async fn outranked(&self, fenced: Fenced) -> Error {
-        let (context, lease) = (&self.grip.context, self.lease());
-        let (locks, deadline) = (context.lock_service(), Deadline::after(ASKED).min(context.deadline()));
-        if let Ok(Renewal::Renewed { .. }) = locks.renew(lease, deadline).await {
-            tracing::warn!(context = %lease.context, path = %fenced.path, token = %lease.token, highest = %fenced.highest,
-                "the lock service grants tokens that documents have passed: it has gone back, and begins a new epoch");
-            let above = fenced.highest.epoch;
-            if let Err(error) = locks.begin_epoch(&lease.context, above, deadline).await {
-                tracing::warn!(%error, context = %lease.context, "no new epoch");
-            }
-        }
-        self.superseded(fenced.current)
     }
 
     pub(crate) fn superseded(&self, current: Option<Document>) -> Error {

@@ -4,8 +4,9 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::path::Path;
+use std::time::Duration;
 
-use mutext::{AgentName, Content, Context, Error, Loss, Mutext, Settings};
+use mutext::{AgentName, Content, Context, Error, Fence, FencingToken, LeaseId, Loss, Mutext, Settings, Wait};
 use mutext_testbed::{ConsulServer, EtcdServer};
 use tempfile::TempDir;
 
@@ -13,7 +14,10 @@ use tempfile::TempDir;
 async fn agent(name: &str, dir: &Path, locks: &str) -> Context {
     let store = format!("embedded:{}?sync=normal", dir.display());
     let mutext = Mutext::open(&store.parse().unwrap(), Some(&locks.parse().unwrap())).await.unwrap();
-    mutext.context("shared", Settings::new(AgentName::new(name).unwrap())).unwrap()
+    let mut settings = Settings::new(AgentName::new(name).unwrap());
+    // A server that begins again, and a busy machine, take their time.
+    (settings.wait, settings.patience) = (Wait::new(Duration::from_secs(30)).unwrap(), Duration::from_secs(40));
+    mutext.context("shared", settings).unwrap()
 }
 
 /// One update under a lease; its token's number.
@@ -57,6 +61,44 @@ async fn goes_on(dir: &Path, locks: &str, last: (u64, u64)) {
     assert_eq!(bert.get("plan").await.unwrap().unwrap().content.as_str(), "anna's");
 }
 
+/// Whoever works under a lease that another process holds, as the command of a `mutext lock` does, tells as well.
+async fn another_process_goes_on(dir: &Path, locks: &str, last: (u64, u64)) {
+    let (anna, command) = (agent("anna", dir, locks).await, agent("command", dir, locks).await);
+    for tries in 0..2 {
+        let guard = anna.lock("plan").await.unwrap();
+        let fence = guard.fence();
+        let read = command.get_under("plan", &fence).await;
+        if tries == 0 {
+            assert!(matches!(&read, Err(Error::LeaseLost { loss: Loss::Superseded, .. })), "{read:?}");
+        } else {
+            assert!(guard.token().epoch > last.0, "expected an epoch above that of {last:?}; found {}", guard.token());
+            assert_eq!(read.unwrap().unwrap().content.as_str(), "9");
+        }
+        guard.release().await.unwrap();
+    }
+}
+
+/// A holder whom a later one has outranked is refused, and nothing else: the epoch stays.
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_really_came_too_late_begins_no_epoch() {
+    let (dir, server) = (TempDir::new().unwrap(), ConsulServer::start().unwrap());
+    let (anna, bert) = (agent("anna", dir.path(), &server.url()).await, agent("bert", dir.path(), &server.url()).await);
+    let late = anna.lock("plan").await.unwrap();
+    bert.revoke(late.lease().id(), "to see what becomes of it").await.unwrap();
+    let next = bert.lock("plan").await.unwrap();
+    next.put("plan", Content::text("bert's")).await.unwrap();
+    let refused = late.put("plan", Content::text("late")).await;
+    assert!(matches!(&refused, Err(Error::LeaseLost { .. })), "{refused:?}");
+    // Its token alone, as if nobody had told of the revocation.
+    let behind = Fence { token: FencingToken { counter: next.token().counter - 1, ..next.token() }, ..next.fence() };
+    let behind = Fence { token: FencingToken { owner: LeaseId::random(), ..behind.token }, ..behind };
+    let refused = anna.get_under("plan", &behind).await;
+    assert!(matches!(&refused, Err(Error::LeaseLost { loss: Loss::Superseded, .. })), "{refused:?}");
+    next.release().await.unwrap();
+    let after = bert.lock("plan").await.unwrap();
+    assert_eq!(after.token().epoch, late.token().epoch);
+}
+
 /// The same, by nothing but updates.
 async fn updates_go_on(dir: &Path, locks: &str, last: (u64, u64)) {
     let anna = agent("anna", dir, locks).await;
@@ -69,7 +111,7 @@ async fn updates_go_on(dir: &Path, locks: &str, last: (u64, u64)) {
 async fn a_snapshot_of_consul_in_other_servers_costs_one_refused_write() {
     let (dir, files) = (TempDir::new().unwrap(), TempDir::new().unwrap());
     let snapshot = files.path().join("snapshot").display().to_string();
-    for by_updates in [false, true] {
+    for way in 0..3 {
         let server = ConsulServer::start().unwrap();
         let context = agent("early", dir.path(), &server.url()).await;
         update(&context, "plan", "first").await;
@@ -78,9 +120,10 @@ async fn a_snapshot_of_consul_in_other_servers_costs_one_refused_write() {
         let other = ConsulServer::start().unwrap();
         other.cli(&["snapshot", "restore", &snapshot]).unwrap();
         drop((context, server));
-        match by_updates {
-            false => goes_on(dir.path(), &other.url(), last).await,
-            true => updates_go_on(dir.path(), &other.url(), last).await,
+        match way {
+            0 => goes_on(dir.path(), &other.url(), last).await,
+            1 => updates_go_on(dir.path(), &other.url(), last).await,
+            _ => another_process_goes_on(dir.path(), &other.url(), last).await,
         }
     }
 }
