@@ -140,9 +140,10 @@ async fn a_snapshot_of_etcd_that_was_put_back_costs_one_refused_write() {
         let last = before(&context).await;
         drop(context);
         server.put_back(&snapshot, None).unwrap();
-        match by_updates {
-            false => goes_on(dir.path(), &server.url(), last).await,
-            true => updates_go_on(dir.path(), &server.url(), last).await,
+        if by_updates {
+            updates_go_on(dir.path(), &server.url(), last).await;
+        } else {
+            goes_on(dir.path(), &server.url(), last).await;
         }
     }
 }
