@@ -53,6 +53,7 @@ macro_rules! lock_suite {
                 tokens_rise_with_every_grant
                 tokens_rise_across_expiry
                 tokens_rise_across_reopening
+                a_new_epoch_begins_above_what_documents_have_seen
                 an_expired_lease_is_granted_to_another
                 validity_never_outlives_the_service
                 renewal_extends_the_lease
@@ -130,6 +131,8 @@ macro_rules! store_suite {
                 a_feed_reader_waits_for_the_next_commit
                 content_survives_byte_for_byte
                 epochs_rise
+                an_epoch_is_above_all_that_anybody_remembers
+                an_epoch_that_cannot_be_is_refused
                 no_update_is_lost
                 unprotected_updates_are_lost
                 what_was_committed_is_there_after_reopening

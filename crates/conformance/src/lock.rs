@@ -43,7 +43,10 @@ pub use modes::{
 };
 pub use release::{a_late_release_harms_nobody, a_revoked_lease_is_lost_and_its_holder_told, release_is_idempotent};
 pub use renewal::{renewal_after_another_took_over_is_lost, renewal_extends_the_lease};
-pub use tokens::{tokens_rise_across_expiry, tokens_rise_across_reopening, tokens_rise_with_every_grant};
+pub use tokens::{
+    a_new_epoch_begins_above_what_documents_have_seen, tokens_rise_across_expiry, tokens_rise_across_reopening,
+    tokens_rise_with_every_grant,
+};
 pub use waiting::{
     a_passed_deadline_means_one_try, a_waiter_is_served_when_the_holder_releases, first_come_first_served,
     waiting_ends_at_the_deadline,

@@ -22,7 +22,7 @@ pub use commits::{
 };
 pub use content::content_survives_byte_for_byte;
 pub use durability::what_was_committed_is_there_after_reopening;
-pub use epochs::epochs_rise;
+pub use epochs::{an_epoch_is_above_all_that_anybody_remembers, an_epoch_that_cannot_be_is_refused, epochs_rise};
 pub use equal_writes::{
     a_guarded_write_does_not_wear_a_document_down, a_holder_does_not_write_over_what_it_has_not_seen,
     a_write_of_what_is_there_keeps_the_revision, only_what_a_commit_changes_gets_a_revision,

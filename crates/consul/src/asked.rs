@@ -31,8 +31,8 @@ pub(crate) enum Call {
 /// What came of an acquire, as far as the desk can tell.
 pub(crate) enum Answered {
     Settled(Acquisition),
-    /// The context has no epoch: begin one, and ask again.
-    NoEpoch,
+    /// The context has no epoch: begin one above the last, and ask again.
+    NoEpoch(u64),
 }
 
 /// Something that is decided at once.
@@ -44,9 +44,26 @@ pub(crate) struct Job {
 }
 
 pub(crate) enum What {
-    Renew { lease: LeaseId, ttl: Duration, answer: Answer<Result<(), Loss>> },
-    Release { lease: LeaseId, by: Option<(AgentName, String)>, answer: Answer<Release> },
-    Inspect { answer: Answer<LockTable> },
+    Renew {
+        lease: LeaseId,
+        ttl: Duration,
+        answer: Answer<Result<(), Loss>>,
+    },
+    Release {
+        lease: LeaseId,
+        by: Option<(AgentName, String)>,
+        answer: Answer<Release>,
+    },
+    /// The epoch is to be above a number, by one that is minted (zero: none yet). Answers with the last one, where
+    /// another must be minted.
+    Begin {
+        above: u64,
+        minted: u64,
+        answer: Answer<Option<u64>>,
+    },
+    Inspect {
+        answer: Answer<LockTable>,
+    },
 }
 
 impl Job {
@@ -60,6 +77,7 @@ impl Job {
         match self.what {
             What::Renew { answer, .. } => drop(answer.send(Err(error))),
             What::Release { answer, .. } => drop(answer.send(Err(error))),
+            What::Begin { answer, .. } => drop(answer.send(Err(error))),
             What::Inspect { answer } => drop(answer.send(Err(error))),
         }
     }
@@ -129,13 +147,14 @@ impl Attempt {
 pub(crate) enum Verdict {
     Renewed(Result<(), Loss>),
     Released(Release),
+    Begun(Option<u64>),
     Seen,
 }
 
 /// How an attempt ends with the draft; it goes on where there is no such thing.
 pub(crate) enum End {
     Settled(Acquisition),
-    NoEpoch,
+    NoEpoch(u64),
     /// Nobody waits for an answer.
     Left,
 }

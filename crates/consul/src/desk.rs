@@ -61,6 +61,8 @@ pub(crate) struct Desk {
     calls: mpsc::UnboundedReceiver<Call>,
     sight: Sight,
     known: Option<Known>,
+    /// The last epoch that was seen, and the highest index of a version that has it.
+    newest: (u64, u64),
     /// When the latest look was asked for.
     looked: Instant,
     /// When it was last looked whether others are alive.
@@ -90,6 +92,7 @@ impl Desk {
             calls,
             sight: Sight::new(),
             known: None,
+            newest: (0, 0),
             looked: Instant::now(),
             checked: None,
             attempts: Vec::new(),

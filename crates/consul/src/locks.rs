@@ -33,6 +33,9 @@ const GRACE: Duration = Duration::from_secs(2);
 /// How long the desks are given to say that they are idle, when the engine is dropped.
 const GOODBYE: Duration = Duration::from_millis(200);
 
+/// How many epochs are minted for one that is above the last: the first is, unless others are at it.
+const EPOCHS_TRIED: usize = 20;
+
 /// Locks in Consul.
 pub struct ConsulLocks {
     desks: Arc<Desks>,
@@ -186,6 +189,13 @@ impl ConsulLocks {
         }
     }
 
+    /// Epochs are begun and lost again and again.
+    fn unsettled(&self) -> EngineError {
+        let remedy =
+            "others begin one epoch after the other, or the document store mints none above the last: try again";
+        EngineError::new(&*self.desks.office.subject, TroubleKind::Busy, remedy)
+    }
+
     async fn job<T>(
         &self,
         context: &ContextName,
@@ -256,19 +266,20 @@ impl LockService for ConsulLocks {
 
     async fn acquire(&self, request: &LockRequest, deadline: Deadline) -> Result<Acquisition, EngineError> {
         let (mut turn, mut epoch) = (None, None);
-        loop {
+        for _ in 0..EPOCHS_TRIED {
             let (sender, answer) = oneshot::channel();
             let attempt = Attempt::new(request.clone(), deadline, epoch, sender);
             self.desks.call(&request.context, Call::Acquire(Box::new(attempt)));
             match self.answer(answer, deadline).await? {
                 Answered::Settled(acquisition) => return Ok(acquisition),
                 // Whoever waited here asks again: somebody may have begun one.
-                Answered::NoEpoch if turn.is_none() => turn = Some(self.minting.lock().await),
-                Answered::NoEpoch => {
-                    epoch = Some(self.epochs.mint_epoch(&request.context, at_least(deadline)).await?);
+                Answered::NoEpoch(_) if turn.is_none() => turn = Some(self.minting.lock().await),
+                Answered::NoEpoch(last) => {
+                    epoch = Some(self.epochs.mint_epoch(&request.context, last, at_least(deadline)).await?);
                 }
             }
         }
+        Err(self.unsettled())
     }
 
     async fn renew(&self, lease: &Lease, deadline: Deadline) -> Result<Renewal, EngineError> {
@@ -301,6 +312,16 @@ impl LockService for ConsulLocks {
     ) -> Result<Release, EngineError> {
         let by = Some((by.clone(), reason.to_owned()));
         self.job(context, |answer| What::Release { lease, by, answer }, deadline).await
+    }
+
+    async fn begin_epoch(&self, context: &ContextName, above: u64, deadline: Deadline) -> Result<(), EngineError> {
+        let mut minted = 0;
+        for _ in 0..EPOCHS_TRIED {
+            let begun = self.job(context, |answer| What::Begin { above, minted, answer }, deadline).await?;
+            let Some(last) = begun else { return Ok(()) };
+            minted = self.epochs.mint_epoch(context, above.max(last), at_least(deadline)).await?;
+        }
+        Err(self.unsettled())
     }
 
     fn losses(&self) -> Option<broadcast::Receiver<LeaseId>> {

@@ -41,6 +41,9 @@ pub(crate) struct Table {
     /// The latest last.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) ended: Vec<Ended>,
+    /// The epoch that was found to be over; the next is above it.
+    #[serde(skip)]
+    pub(crate) over: u64,
 }
 
 /// A request that waits or a lease.
@@ -189,7 +192,7 @@ impl Row {
 impl Table {
     /// An empty one, which begins an epoch.
     pub(crate) const fn new(epoch: u64) -> Self {
-        Self { version: VERSION, epoch, base: 0, rows: Vec::new(), ended: Vec::new() }
+        Self { version: VERSION, epoch, base: 0, rows: Vec::new(), ended: Vec::new(), over: 0 }
     }
 
     /// Reads a key's value. Grants of its very version get its index.
@@ -211,12 +214,18 @@ impl Table {
     /// made from, indexes began anew: what was granted at it must not be believed, and another epoch must begin.
     pub(crate) fn granted_at(&mut self, index: u64) {
         if self.base >= index {
-            self.epoch = 0;
+            self.end_epoch();
             self.rows.retain(|row| row.held.as_ref().is_none_or(|held| held.at.is_some()));
         }
         for held in self.rows.iter_mut().filter_map(|row| row.held.as_mut()).filter(|held| held.at.is_none()) {
             held.at = Some(index);
         }
+    }
+
+    /// Nothing more is granted under the epoch, which is remembered: another must begin.
+    pub(crate) fn end_epoch(&mut self) {
+        self.over = self.over.max(self.epoch);
+        self.epoch = 0;
     }
 
     pub(crate) fn row(&self, id: LeaseId) -> Option<&Row> {

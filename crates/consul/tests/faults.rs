@@ -129,6 +129,46 @@ async fn tokens_never_go_back_when_the_table_is_removed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_epoch_that_is_remembered_is_passed_though_the_store_forgot_it() {
+    let server = ConsulServer::start().unwrap();
+    let epochs = Arc::<Epochs>::default();
+    let anna = open(&server.url(), &epochs).await.unwrap();
+    anna.begin_epoch(&context(), 1_000, soon()).await.unwrap();
+    let first = granted(&anna, &request("anna", "plan", TTL), LONG).await.lease;
+    epochs.forget();
+    server.cli(&["kv", "delete", "-recurse", "mutext/locks/"]).unwrap();
+    let second = granted(&anna, &request("anna", "notes", TTL), LONG).await.lease;
+    assert!(second.token.epoch > first.token.epoch, "{} after {}", second.token, first.token);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_has_seen_more_than_a_restored_snapshot_has_begins_a_new_epoch() {
+    let (mut server, other) = (ConsulServer::start().unwrap(), ConsulServer::start().unwrap());
+    let both = format!("consul://127.0.0.1:{},127.0.0.1:{}", server.port(), other.port());
+    let anna = open(&both, &Arc::default()).await.unwrap();
+    // Its session is in the snapshot too, so that nothing else tells that the servers are others.
+    let early = granted(&anna, &request("anna", "early", TTL), LONG).await.lease;
+    let snapshot = server.dir().join("snapshot").display().to_string();
+    server.cli(&["snapshot", "save", &snapshot]).unwrap();
+    let mut last = granted(&anna, &request("anna", "plan", TTL), LONG).await.lease;
+    for _ in 0..20 {
+        anna.release(&context(), last.id(), soon()).await.unwrap();
+        last = granted(&anna, &request("anna", "plan", TTL), LONG).await.lease;
+    }
+    other.cli(&["snapshot", "restore", &snapshot]).unwrap();
+    server.kill().unwrap();
+    assert!(index(&other) < last.token.counter >> 12, "the snapshot's index has passed what was granted");
+    let next = granted(&anna, &request("anna", "notes", TTL), LONG).await.lease;
+    assert!(next.token.epoch > last.token.epoch, "{} after {}", next.token, last.token);
+    // What the snapshot knows of stands; what it does not know of is lost.
+    assert!(matches!(anna.renew(&early, soon()).await.unwrap(), Renewal::Renewed { .. }));
+    assert!(matches!(anna.renew(&last, soon()).await.unwrap(), Renewal::Lost(_)));
+    // It goes on in the new epoch.
+    let again = granted(&anna, &request("anna", "more", TTL), LONG).await.lease;
+    assert_eq!(again.token.epoch, next.token.epoch);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_restart_without_data_is_told_to_holders_begins_a_new_epoch_and_waiters_recover() {
     let mut server = ConsulServer::start().unwrap();
     let (anna, bert) = two(&server.url()).await;

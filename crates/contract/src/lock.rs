@@ -198,6 +198,13 @@ pub trait LockService: fmt::Debug + Send + Sync + 'static {
         deadline: Deadline,
     ) -> Result<Release, EngineError>;
 
+    /// Sees to it that every later grant of the context has a token of an epoch above `above`: where the epoch under way
+    /// is not, another one begins. Leases stand as they are, under their old tokens. Idempotent.
+    ///
+    /// For whoever finds that the engine's memory has gone back without its noticing, as after a backup was put back: a
+    /// store has refused the token of a lease that stands.
+    async fn begin_epoch(&self, context: &ContextName, above: u64, deadline: Deadline) -> Result<(), EngineError>;
+
     /// News of leases that were taken from this process, where the engine can push it; renewal finds out the rest.
     fn losses(&self) -> Option<broadcast::Receiver<LeaseId>>;
 

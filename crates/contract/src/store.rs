@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use crate::{
     AgentName, ArchivedCommit, Claim, Commit, ContextName, Cursor, Deadline, Document, DocumentPath, EngineError,
     Entry, Fence, FencingToken, Finding, Hit, IdempotencyKey, LeaseId, PastRevision, PathPrefix, Precondition, Query,
-    Revision, StoreCapabilities,
+    Revision, StoreCapabilities, TroubleKind,
 };
 
 /// How a commit ended. A refusal is a value, not an error.
@@ -416,13 +416,33 @@ pub trait DocumentStore: EpochSource + fmt::Debug + Send + Sync + 'static {
 /// Where epochs of fencing tokens come from: the document store, since it must be able to compare them.
 #[async_trait]
 pub trait EpochSource: fmt::Debug + Send + Sync + 'static {
-    /// An epoch that this context has never seen, higher than all before it.
-    async fn mint_epoch(&self, context: &ContextName, deadline: Deadline) -> Result<u64, EngineError>;
+    /// An epoch that this context has never seen: above `above`, which is the last one that the caller remembers (zero
+    /// where it remembers none), above all that were minted here, and above those of the tokens that its documents have
+    /// seen.
+    ///
+    /// A store that was put back, or that stands in for one that was ahead of it, does not know all that was minted. So
+    /// an epoch is never below the seconds since 1970 by the store's clock either: as long as clocks go on, what was
+    /// forgotten is not minted again. None is above [`EPOCH_MAX`].
+    async fn mint_epoch(&self, context: &ContextName, above: u64, deadline: Deadline) -> Result<u64, EngineError>;
+}
+
+/// The highest epoch: up to here the scripts and JSON readers of all engines count exactly.
+pub const EPOCH_MAX: u64 = (1 << 53) - 1;
+
+/// An epoch that a store is about to hand out, where it is no higher than may be; for engines.
+pub fn within_epochs(epoch: u64, context: &ContextName, subject: &str) -> Result<u64, EngineError> {
+    if epoch <= EPOCH_MAX {
+        return Ok(epoch);
+    }
+    let what = format!("the context {context} would need an epoch above {EPOCH_MAX}, and there is none");
+    let remedy = "somebody has written under a token that no lock engine grants: export the context, and import it into \
+                  a new one";
+    Err(EngineError::new(subject, TroubleKind::Failed(what), remedy))
 }
 
 #[async_trait]
 impl<S: EpochSource + ?Sized> EpochSource for Arc<S> {
-    async fn mint_epoch(&self, context: &ContextName, deadline: Deadline) -> Result<u64, EngineError> {
-        (**self).mint_epoch(context, deadline).await
+    async fn mint_epoch(&self, context: &ContextName, above: u64, deadline: Deadline) -> Result<u64, EngineError> {
+        (**self).mint_epoch(context, above, deadline).await
     }
 }

@@ -102,19 +102,29 @@ impl Desk {
         })
     }
 
-    /// Begins an epoch, unless another process has begun one meanwhile.
+    /// Begins an epoch, unless there is one above `above`. Answers with the last one, where it is still to be begun.
+    /// The counter goes on: a lease of the last epoch is shown under this one, and its number is nobody else's.
     pub(crate) fn begin_epoch(
         &mut self,
         context: &ContextName,
-        epoch: u64,
+        above: u64,
+        minted: Option<u64>,
         deadline: Deadline,
-    ) -> Result<(), EngineError> {
+    ) -> Result<Option<u64>, EngineError> {
         self.transact(context, deadline, |desk| {
+            let last = desk.epoch(context)?.map_or(0, |(epoch, _)| epoch);
+            if last > above {
+                return Ok((None, Vec::new()));
+            }
+            let Some(epoch) = minted.filter(|epoch| *epoch > last.max(above)) else {
+                return Ok((Some(last), Vec::new()));
+            };
             desk.execute(
-                "INSERT OR IGNORE INTO contexts (name, epoch, counter) VALUES (?1, ?2, 0)",
+                "INSERT INTO contexts (name, epoch, counter) VALUES (?1, ?2, 0)
+                 ON CONFLICT (name) DO UPDATE SET epoch = excluded.epoch",
                 params![context.as_str(), epoch.cast_signed()],
             )?;
-            Ok(((), Vec::new()))
+            Ok((None, Vec::new()))
         })
     }
 

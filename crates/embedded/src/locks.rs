@@ -33,6 +33,9 @@ pub(crate) const CONFIRM_NS: i64 = 2_000_000_000;
 /// A waiter removes itself at its deadline; others remove it so much later, in case it died.
 pub(crate) const OVERDUE_NS: i64 = 100_000_000;
 
+/// How many epochs are minted for one that is above the last: the first is, unless others are at it.
+const EPOCHS_TRIED: usize = 20;
+
 /// What to do about a damaged lock table: unlike documents, leases are not worth salvaging.
 const REMOVE_THE_TABLE: &str =
     "nothing was changed; stop every process that uses this store and remove the file: leases end, documents stay";
@@ -171,12 +174,7 @@ impl LockService for EmbeddedLocks {
                 Look::Deadlock(deadlock) => return Ok(Acquisition::Deadlock(deadlock)),
                 Look::Lost(loss) => return Ok(Acquisition::Lost(loss)),
                 Look::NoEpoch => {
-                    let epoch = self
-                        .epochs
-                        .mint_epoch(&request.context, Deadline::after(deadline.remaining() + PATIENCE))
-                        .await?;
-                    let context = request.context.clone();
-                    self.desk.call(move |desk| desk.begin_epoch(&context, epoch, Deadline::after(PATIENCE))).await?;
+                    self.begin_epoch(&request.context, 0, deadline).await?;
                     continue;
                 }
                 Look::Waits { homes, next_ns } => (homes, next_ns),
@@ -227,6 +225,22 @@ impl LockService for EmbeddedLocks {
     ) -> Result<Release, EngineError> {
         let (context, loss) = (context.clone(), Loss::Revoked { by: by.clone(), reason: reason.to_owned() });
         self.desk.call(move |desk| desk.release(&context, lease, Some(loss), deadline)).await
+    }
+
+    async fn begin_epoch(&self, context: &ContextName, above: u64, deadline: Deadline) -> Result<(), EngineError> {
+        let deadline = Deadline::after(deadline.remaining() + PATIENCE);
+        let begin = |minted| {
+            let context = context.clone();
+            self.desk.call(move |desk| desk.begin_epoch(&context, above, minted, deadline))
+        };
+        let mut minted = None;
+        for _ in 0..EPOCHS_TRIED {
+            let Some(last) = begin(minted).await? else { return Ok(()) };
+            minted = Some(self.epochs.mint_epoch(context, above.max(last), deadline).await?);
+        }
+        let remedy =
+            "others begin one epoch after the other, or the document store mints none above the last: try again";
+        Err(EngineError::new(format!("the locks of {context}"), TroubleKind::Busy, remedy))
     }
 
     fn losses(&self) -> Option<broadcast::Receiver<LeaseId>> {

@@ -13,7 +13,7 @@ use mutext_contract::{
     AgentName, ArchivedCommit, Commit, ContextName, Cursor, Deadline, Document, DocumentPath, DocumentStore, Effect,
     EngineError, EpochSource, Feed, Fence, FencedRead, Finding, Hit, Listing, Outcome, PastRevision, PathPrefix, Query,
     Retention, Revision, Revocation, RevocationRecord, Severity, Snapshot, StoreCapabilities, Tended, TroubleKind,
-    Waiting,
+    Waiting, within_epochs,
 };
 use rusqlite::Connection;
 use tokio::sync::Notify;
@@ -89,9 +89,10 @@ impl EmbeddedStore {
 
 #[async_trait]
 impl EpochSource for EmbeddedStore {
-    async fn mint_epoch(&self, context: &ContextName, deadline: Deadline) -> Result<u64, EngineError> {
-        let context = context.clone();
-        self.writer.run(deadline, move |connection| commit_rows::mint_epoch(connection, &context)).await
+    async fn mint_epoch(&self, context: &ContextName, above: u64, deadline: Deadline) -> Result<u64, EngineError> {
+        let of = context.clone();
+        let mint = move |connection: &Connection| commit_rows::mint_epoch(connection, &of, above);
+        within_epochs(self.writer.run(deadline, mint).await?, context, &self.file.display().to_string())
     }
 }
 

@@ -116,25 +116,33 @@ impl EtcdLocks {
             return Ok(epoch);
         }
         let _turn = self.minting.lock().await;
+        // Whoever waited here finds what was begun meanwhile.
+        match known() {
+            Some(epoch) => Ok(epoch),
+            None => self.epoch_above(context, 0, deadline).await,
+        }
+    }
+
+    /// An epoch above `above`: the one that there is, or one that is begun now.
+    async fn epoch_above(&self, context: &ContextName, above: u64, deadline: Deadline) -> Result<Epoch, EngineError> {
         for _ in 0..TRIES {
-            if let Some(epoch) = known() {
-                return Ok(epoch);
-            }
             let look = vec![steps::one(self.core().keys.epoch(context))];
             let look = TxnRequest { compare: Vec::new(), success: look, failure: Vec::new() };
             let found = self.step(look, deadline).await?;
             let seen = self.table(context, &found, 0)?.epoch;
-            if let Some(epoch) = seen.filter(|epoch| epoch.cluster == found.cluster) {
+            if let Some(epoch) = seen.filter(|epoch| epoch.cluster == found.cluster && epoch.number > above) {
                 self.remember_epoch(context, epoch);
-                continue;
+                return Ok(epoch);
             }
-            let number = self.epochs.mint_epoch(context, at_least(deadline)).await?;
+            let last = seen.map_or(0, |epoch| epoch.number);
+            let number = self.epochs.mint_epoch(context, above.max(last), at_least(deadline)).await?;
             let text = Epoch::text(number, found.cluster);
             let begin = steps::begin_epoch(&self.core().keys, context, seen.map_or(0, |epoch| epoch.modified), text);
             let begun = self.step(begin, deadline).await?;
             if begun.succeeded {
                 let epoch = Epoch { number, cluster: begun.cluster, modified: begun.revision };
                 self.remember_epoch(context, epoch);
+                return Ok(epoch);
             }
         }
         Err(self.unsettled())
@@ -342,6 +350,11 @@ impl LockService for EtcdLocks {
             }
         }
         Err(self.unsettled())
+    }
+
+    async fn begin_epoch(&self, context: &ContextName, above: u64, deadline: Deadline) -> Result<(), EngineError> {
+        let _turn = self.minting.lock().await;
+        self.epoch_above(context, above, deadline).await.map(drop)
     }
 
     fn losses(&self) -> Option<broadcast::Receiver<LeaseId>> {

@@ -243,3 +243,21 @@ async fn messages_do_not_grow_with_the_queue_and_nothing_stays_of_an_idle_lock()
     let left: Vec<&str> = left.lines().filter(|line| !line.is_empty()).collect();
     assert_eq!(left, ["mutext/locks/research-42/epoch"]);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_epoch_that_is_remembered_is_passed_though_the_store_forgot_it() {
+    let files = tempfile::tempdir().unwrap();
+    let snapshot = files.path().join("snapshot");
+    let mut server = EtcdServer::start().unwrap();
+    let epochs = Arc::<Epochs>::default();
+    let anna = open(&server.url(), &epochs).await.unwrap();
+    anna.begin_epoch(&context(), 1_000, soon()).await.unwrap();
+    let first = granted(&anna, &request("anna", "plan", TTL), LONG).await.lease;
+    server.ctl(&["snapshot", "save", &snapshot.display().to_string()]).unwrap();
+    epochs.forget();
+    // Another cluster by its name, which remembers all that this one did.
+    server.put_back(&snapshot, Some("another")).unwrap();
+    let bert = open(&server.url(), &epochs).await.unwrap();
+    let second = granted(&bert, &request("bert", "notes", TTL), LONG).await.lease;
+    assert!(second.token.epoch > first.token.epoch, "{} after {}", second.token, first.token);
+}

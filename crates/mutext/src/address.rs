@@ -171,7 +171,7 @@ struct NoEpochs(String);
 
 #[async_trait]
 impl EpochSource for NoEpochs {
-    async fn mint_epoch(&self, _: &ContextName, _: Deadline) -> Result<u64, EngineError> {
+    async fn mint_epoch(&self, _: &ContextName, _: u64, _: Deadline) -> Result<u64, EngineError> {
         let remedy = "epochs come from the documents' store, which is out of reach";
         Err(EngineError::new(self.0.as_str(), TroubleKind::Unavailable, remedy))
     }

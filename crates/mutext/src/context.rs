@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use mutext_contract::{
     Action, AgentName, Blocked, Commit, CommitRecord, Committed, Content, ContextName, Cursor, Deadline, Document,
-    DocumentPath, DocumentStore, Entry, Fence, FencedRead, Finding, Holder, InvalidName, LeaseId, Listing,
+    DocumentPath, DocumentStore, Entry, Fence, Fenced, FencedRead, Finding, Holder, InvalidName, LeaseId, Listing,
     LockCapabilities, LockService, LockTable, Loss, Outcome, PastRevision, PathPrefix, Precondition, Refusal, Release,
     Resource, Retention, Revision, Revocation, RevocationRecord, StoreCapabilities, Ttl, Wait,
 };
@@ -19,6 +19,9 @@ use crate::line::Line;
 use crate::metrics::{AcquisitionTimes, Meter};
 use crate::tending::Tending;
 use crate::{Error, Lock, OnLapse};
+
+/// How long the lock service is asked at most whether a lease that the store refuses stands.
+const ASKED: Duration = Duration::from_secs(2);
 
 /// How a program uses Mutext; every value has a default.
 #[derive(Debug, Clone)]
@@ -319,7 +322,7 @@ impl Context {
         }
         match self.read_fenced(&path, fence).await? {
             FencedRead::Read(document) => Ok(document),
-            FencedRead::Fenced(fenced) => Err(refused_under(fence, Refusal::Fenced(fenced))),
+            FencedRead::Fenced(fenced) => Err(self.refused_by(Some(fence), Refusal::Fenced(fenced)).await),
             FencedRead::Revoked { by, reason } => Err(refused_under(fence, Refusal::Revoked { by, reason })),
         }
     }
@@ -363,7 +366,43 @@ impl Context {
         let fence = commit.fence.clone();
         match self.try_commit(commit).await? {
             Outcome::Committed(committed) => Ok(committed),
-            Outcome::Refused(refusal) => Err(refused_by(fence.as_ref(), refusal)),
+            Outcome::Refused(refusal) => Err(self.refused_by(fence.as_ref(), refusal).await),
+        }
+    }
+
+    /// What a refusal is called, of what was made under a lease, or without.
+    pub(crate) async fn refused_by(&self, fence: Option<&Fence>, refusal: Refusal) -> Error {
+        if let Refusal::Fenced(fenced) = &refusal {
+            self.outranked(fenced).await;
+        }
+        match fence {
+            Some(fence) => refused_under(fence, refusal),
+            None => refused(refusal),
+        }
+    }
+
+    /// A document has seen a higher token than the one that was presented: a later holder has been there.
+    ///
+    /// Unless nobody can have: where the lease still is in the lock table, the lock service grants tokens that are behind
+    /// those of earlier leases. It has gone back, as after a backup was put back, and does not know. It is told, so that
+    /// whoever takes the lock next, as an update does by itself, has a token that is good.
+    pub(crate) async fn outranked(&self, fenced: &Fenced) {
+        let (context, locks) = (&self.name, self.lock_service());
+        let deadline = Deadline::after(ASKED).min(self.deadline());
+        let tell = async {
+            let table = locks.inspect(context, deadline).await?;
+            if table.holdings.iter().all(|holding| holding.lease != fenced.presented.owner) {
+                return Ok(());
+            }
+            tracing::warn!(%context, path = %fenced.path, presented = %fenced.presented, highest = %fenced.highest,
+                "the lock service has gone back: it grants tokens that documents have passed, and begins a new epoch");
+            locks.begin_epoch(context, fenced.highest.epoch, deadline).await
+        };
+        // A service that is only opened now may take longer than it is told.
+        match tokio::time::timeout_at(deadline.instant(), tell).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::debug!(%error, %context, "the lock service does not say whether a lease stands"),
+            Err(_) => tracing::debug!(%context, "the lock service does not say in time whether a lease stands"),
         }
     }
 
@@ -540,14 +579,6 @@ pub(crate) fn refused(refusal: Refusal) -> Error {
             loss: Loss::Superseded,
             current: fenced.current.map(Box::new),
         },
-    }
-}
-
-/// The same, of what was made under a lease, or without.
-pub(crate) fn refused_by(fence: Option<&Fence>, refusal: Refusal) -> Error {
-    match fence {
-        Some(fence) => refused_under(fence, refusal),
-        None => refused(refusal),
     }
 }
 

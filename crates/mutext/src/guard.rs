@@ -177,7 +177,10 @@ impl LockGuard {
                 self.remember(path, document.as_ref().map(|document| document.revision));
                 Ok(document)
             }
-            FencedRead::Fenced(fenced) => Err(self.superseded(fenced.current)),
+            FencedRead::Fenced(fenced) => {
+                self.grip.context.outranked(&fenced).await;
+                Err(self.superseded(fenced.current))
+            }
             FencedRead::Revoked { by, reason } => Err(self.lose(Loss::Revoked { by, reason }, None)),
         }
     }
@@ -235,7 +238,10 @@ impl LockGuard {
                 }
                 Ok(committed)
             }
-            Outcome::Refused(Refusal::Fenced(fenced)) => Err(self.superseded(fenced.current)),
+            Outcome::Refused(Refusal::Fenced(fenced)) => {
+                context.outranked(&fenced).await;
+                Err(self.superseded(fenced.current))
+            }
             Outcome::Refused(Refusal::Revoked { by, reason }) => Err(self.lose(Loss::Revoked { by, reason }, None)),
             Outcome::Refused(Refusal::Conflict(conflict)) if !self.is_held() => Err(self.superseded(conflict.current)),
             Outcome::Refused(refusal) => Err(crate::context::refused(refusal)),

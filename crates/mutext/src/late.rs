@@ -166,6 +166,10 @@ impl LockService for LateLocks {
         self.service().await?.revoke(context, lease, by, reason, deadline).await
     }
 
+    async fn begin_epoch(&self, context: &ContextName, above: u64, deadline: Deadline) -> Result<(), EngineError> {
+        self.service().await?.begin_epoch(context, above, deadline).await
+    }
+
     fn losses(&self) -> Option<broadcast::Receiver<LeaseId>> {
         Some(self.inner.losses.subscribe())
     }

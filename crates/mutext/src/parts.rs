@@ -10,7 +10,6 @@ use mutext_contract::{
 use mutext_edit::Edit;
 use serde::Serialize;
 
-use crate::context::refused_by;
 use crate::edit::applied;
 use crate::update::{STALE_AFTER, back_off};
 use crate::{Context, Error};
@@ -221,7 +220,7 @@ impl Changes<'_> {
                     return Ok(Changed { cursor, revisions, replayed, attempts });
                 }
                 Outcome::Refused(Refusal::Conflict(conflict)) => conflict,
-                Outcome::Refused(refusal) => return Err(refused_by(self.fence.as_ref(), refusal)),
+                Outcome::Refused(refusal) => return Err(context.refused_by(self.fence.as_ref(), refusal).await),
             };
             let path = conflict.path.clone();
             let is_retried = self.parts.iter().any(|part| part.path == path && part.is_retried());
@@ -291,7 +290,7 @@ impl Changes<'_> {
                 Ok(Some(Changed { cursor, revisions, replayed, attempts: 1 }))
             }
             Outcome::Refused(Refusal::Conflict(_)) => Ok(None),
-            Outcome::Refused(refusal) => Err(refused_by(self.fence.as_ref(), refusal)),
+            Outcome::Refused(refusal) => Err(context.refused_by(self.fence.as_ref(), refusal).await),
         }
     }
 

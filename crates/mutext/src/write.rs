@@ -10,7 +10,7 @@ use mutext_edit::Diff;
 use serde::Serialize;
 
 use crate::conflict::CleanMerge;
-use crate::context::{only, refused_by};
+use crate::context::only;
 use crate::update::{STALE_AFTER, back_off};
 use crate::{Context, Error};
 
@@ -211,7 +211,7 @@ impl Writing<'_> {
         match context.try_commit(commit.clone()).await? {
             Outcome::Committed(committed) => Ok(written(&committed, before)),
             Outcome::Refused(Refusal::Conflict(conflict)) => self.after(&context, commit, conflict, deadline).await,
-            Outcome::Refused(refusal) => Err(refused_by(self.fence.as_ref(), refusal)),
+            Outcome::Refused(refusal) => Err(context.refused_by(self.fence.as_ref(), refusal).await),
         }
     }
 
@@ -249,7 +249,7 @@ impl Writing<'_> {
                     return Ok(written);
                 }
                 Outcome::Refused(Refusal::Conflict(again)) => conflict = again,
-                Outcome::Refused(refusal) => return Err(refused_by(self.fence.as_ref(), refusal)),
+                Outcome::Refused(refusal) => return Err(context.refused_by(self.fence.as_ref(), refusal).await),
             }
             if deadline.has_passed() {
                 break;

@@ -273,6 +273,10 @@ impl LockService for Faulty {
         self.engine.revoke(context, lease, by, reason, deadline).await
     }
 
+    async fn begin_epoch(&self, context: &ContextName, above: u64, deadline: Deadline) -> Result<(), EngineError> {
+        self.engine.begin_epoch(context, above, deadline).await
+    }
+
     fn losses(&self) -> Option<broadcast::Receiver<LeaseId>> {
         // The wire carries no news either.
         None

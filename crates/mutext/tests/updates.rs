@@ -213,8 +213,8 @@ struct Watched {
 
 #[async_trait]
 impl EpochSource for Watched {
-    async fn mint_epoch(&self, context: &ContextName, deadline: Deadline) -> Result<u64, EngineError> {
-        self.store.mint_epoch(context, deadline).await
+    async fn mint_epoch(&self, context: &ContextName, above: u64, deadline: Deadline) -> Result<u64, EngineError> {
+        self.store.mint_epoch(context, above, deadline).await
     }
 }
 

@@ -34,7 +34,7 @@ impl LockStatements {
         };
         Self {
             acquire: step("acquire", 14),
-            begin: step("begin", 4),
+            begin: step("begin", 5),
             release: step("release", 8),
             leave: step("leave", 5),
             renew: step("renew", 5),

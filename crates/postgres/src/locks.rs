@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use mutext_contract::{
     Acquisition, AgentName, Blocked, ContextName, DeadHolder, Deadline, Effect, EngineError, EpochSource, ExpiryClock,
     Fairness, FencingToken, Finding, Grant, Lease, LeaseId, LockCapabilities, LockRequest, LockService, LockTable,
-    Release, Renewal, Waiting,
+    Release, Renewal, TroubleKind, Waiting,
 };
 use tokio::sync::broadcast;
 use tokio::time::Instant;
@@ -29,6 +29,9 @@ const PATIENCE: Duration = Duration::from_secs(1);
 const CONFIRM: Duration = Duration::from_secs(2);
 /// A waiter leaves the queue by itself at its deadline; others remove it so much later, in case it died.
 const OVERDUE: Duration = Duration::from_millis(100);
+
+/// How many epochs are minted for one that is above the last: the first is, unless others are at it.
+const EPOCHS_TRIED: usize = 20;
 
 /// Locks in PostgreSQL.
 pub struct PostgresLocks {
@@ -117,15 +120,6 @@ impl PostgresLocks {
         ];
         let answer = self.step(&self.shared.statements.acquire, deadline, &params).await?;
         self.read(&answer)
-    }
-
-    /// Begins an epoch in a context whose locks this server does not remember, unless somebody has meanwhile.
-    async fn begin_epoch(&self, context: &ContextName, deadline: Deadline) -> Result<(), EngineError> {
-        let deadline = at_least(deadline);
-        let epoch = self.epochs.mint_epoch(context, deadline).await?;
-        let (epoch, lane) = (i64::try_from(epoch).unwrap_or(i64::MAX), self.shared.names.lock_lane(context));
-        let params: [&(dyn ToSql + Sync); 4] = [&lane, &context.as_str(), &epoch, &self.shared.home];
-        self.step(&self.shared.statements.begin, deadline, &params).await.map(drop)
     }
 
     /// Leaves the queue: the answer is a grant that came at the last moment, or what was in the way.
@@ -278,7 +272,7 @@ impl LockService for PostgresLocks {
                         // Whoever waited here asks again: somebody may have begun one.
                         turn = Some(self.minting.lock().await);
                     } else {
-                        self.begin_epoch(&request.context, deadline).await?;
+                        self.begin_epoch(&request.context, 0, deadline).await?;
                     }
                     continue;
                 }
@@ -343,6 +337,24 @@ impl LockService for PostgresLocks {
         deadline: Deadline,
     ) -> Result<Release, EngineError> {
         self.end(context, lease, Known::Other, Some((by, reason)), deadline).await
+    }
+
+    async fn begin_epoch(&self, context: &ContextName, above: u64, deadline: Deadline) -> Result<(), EngineError> {
+        let (deadline, lane) = (at_least(deadline), self.shared.names.lock_lane(context));
+        let least = i64::try_from(above).unwrap_or(i64::MAX);
+        let mut minted = None;
+        for _ in 0..EPOCHS_TRIED {
+            let params: [&(dyn ToSql + Sync); 5] = [&lane, &context.as_str(), &minted, &least, &self.shared.home];
+            let answer = self.step(&self.shared.statements.begin, deadline, &params).await?;
+            if answer.outcome == 1 {
+                return Ok(());
+            }
+            let epoch = self.epochs.mint_epoch(context, above.max(answer.number.0), deadline).await?;
+            minted = Some(i64::try_from(epoch).unwrap_or(i64::MAX));
+        }
+        let remedy =
+            "others begin one epoch after the other, or the document store mints none above the last: try again";
+        Err(EngineError::new(&**self.links.here()?.subject(), TroubleKind::Busy, remedy))
     }
 
     fn losses(&self) -> Option<broadcast::Receiver<LeaseId>> {

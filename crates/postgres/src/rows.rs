@@ -97,8 +97,13 @@ impl Statements {
                 VALUES ($1, $2, $3, $4, $5, $6, clock_timestamp()) ON CONFLICT (context, lease) DO NOTHING"),
             revocations: of("SELECT lease, holder, claims, author, reason, revoked_at FROM {schema}.revocations
                 WHERE context = $1 ORDER BY number DESC LIMIT $2"),
-            mint_epoch: of("INSERT INTO {schema}.epochs AS e (context, epoch) VALUES ($1, 1)
-                ON CONFLICT (context) DO UPDATE SET epoch = e.epoch + 1 RETURNING e.epoch"),
+            // A server that stands in for one that was ahead of it does not know all that was minted: so the marks, what
+            // the caller remembers and the clock count as well. A mark that no epoch may be above is nobody's.
+            mint_epoch: of("INSERT INTO {schema}.epochs AS e (context, epoch)
+                SELECT $1::text, greatest($2::bigint + 1, (SELECT max(d.fence_epoch) + 1 FROM {schema}.documents d
+                    WHERE d.context = $1::text AND d.fence_epoch < $3::bigint),
+                    floor(extract(epoch FROM clock_timestamp()))::bigint)
+                ON CONFLICT (context) DO UPDATE SET epoch = greatest(e.epoch + 1, excluded.epoch) RETURNING e.epoch"),
             head: of("SELECT place FROM {schema}.settled($1)"),
             oldest: of("SELECT oldest FROM {schema}.contexts WHERE name = $1"),
             documents_at: of("SELECT r.revision, r.kind, r.content, r.author, r.written_at,

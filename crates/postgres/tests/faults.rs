@@ -265,7 +265,7 @@ async fn a_wrong_password_and_missing_rights_are_said_to_be_so() {
         store.changes(&board, mutext_contract::Cursor::START, 9, Deadline::now()).await.unwrap().page().unwrap().len(),
         1
     );
-    store.mint_epoch(&board, soon()).await.unwrap();
+    store.mint_epoch(&board, 0, soon()).await.unwrap();
     store.examine(soon()).await.unwrap();
 }
 

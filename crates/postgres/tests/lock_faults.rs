@@ -8,8 +8,9 @@ mod support;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
+use mutext_conformance::Epochs;
 use mutext_contract::{
     Acquisition, AgentName, ContextName, Deadline, DocumentStore, EpochSource, FencedRead, Holder, Lease, LockRequest,
     LockService, Outcome, Precondition, Release, Renewal, Severity, Ttl,
@@ -279,4 +280,61 @@ async fn odd_names_and_reasons_come_back_as_they_were() {
     process.locks.revoke(&board, lease.id(), &by, "why \0?", soon()).await.unwrap();
     let lost = process.locks.renew(&lease, soon()).await.unwrap();
     assert!(format!("{lost:?}").contains("why \\0?"), "{lost:?}");
+}
+
+/// The seconds since 1970.
+fn seconds() -> u64 {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_standby_that_was_behind_and_takes_over_mints_no_epoch_again() {
+    let mut server = started();
+    let board = context("board");
+    let before = Process::start(&server, "behind").await;
+    let first = before.store.mint_epoch(&board, 0, soon()).await.unwrap();
+    let mut standby = server.standby().unwrap();
+    let knows = |epoch: u64| standby.sql("SELECT max(epoch) FROM behind.epochs").unwrap() == epoch.to_string();
+    while !knows(first) {
+        sleep(Duration::from_millis(20)).await;
+    }
+    standby.shut_down().unwrap();
+    // The standby will know neither this epoch nor what was written under it.
+    let lost = before.take(&request(&board, "plan.md", Duration::from_secs(60))).await;
+    assert!(lost.token.epoch > first, "{} after {first}", lost.token);
+    server.kill().unwrap();
+    standby.restart().unwrap();
+    standby.promote().unwrap();
+    // As many seconds as epochs that were forgotten: here one or two, and the servers took longer than that.
+    while seconds() <= lost.token.epoch {
+        sleep(Duration::from_millis(50)).await;
+    }
+    let after = Process::start(&standby, "behind").await;
+    assert_eq!(standby.sql("SELECT max(epoch) FROM behind.epochs").unwrap(), first.to_string());
+    let next = after.take(&request(&board, "plan.md", Duration::from_secs(60))).await;
+    assert!(next.token.epoch > lost.token.epoch, "{} after {}", next.token, lost.token);
+    // Whoever held the lock before is behind as soon as the new holder has read.
+    let at = path("plan.md");
+    let read = after.store.read_fenced(&board, &at, &next.fence(), soon()).await.unwrap();
+    assert!(matches!(read, FencedRead::Read(None)), "{read:?}");
+    let late = after.store.read_fenced(&board, &at, &lost.fence(), soon()).await.unwrap();
+    assert!(matches!(late, FencedRead::Fenced(_)), "{late:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_epoch_that_is_remembered_is_passed_though_the_store_forgot_it() {
+    let mut server = started();
+    let epochs = Arc::<Epochs>::default();
+    let options = options(&address(&server, "schema=remembered&pool=3"));
+    let locks = options.open_locks(Arc::<Epochs>::clone(&epochs), soon()).await.unwrap();
+    let board = context("board");
+    locks.begin_epoch(&board, 1_000, soon()).await.unwrap();
+    epochs.forget();
+    server.shut_down().unwrap();
+    server.restart().unwrap();
+    let request = request(&board, "plan.md", Duration::from_secs(9));
+    match locks.acquire(&request, soon()).await {
+        Ok(Acquisition::Granted(grant)) => assert!(grant.lease.token.epoch > 1_001, "{}", grant.lease.token),
+        other => panic!("expected a grant; found {other:?}"),
+    }
 }

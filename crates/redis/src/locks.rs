@@ -35,6 +35,9 @@ const OVERDUE: Duration = Duration::from_millis(100);
 /// How long a request may queue is told in multiples of so many milliseconds: many requests then say the same.
 const COARSE: u128 = 50;
 
+/// How many epochs are minted for one that is above what the server remembers: the second is, unless others are at it.
+const EPOCHS_TRIED: usize = 20;
+
 /// Replicas are waited for no longer, and no longer than half a TTL.
 const REPLICATE: Duration = Duration::from_secs(1);
 
@@ -109,22 +112,31 @@ impl RedisLocks {
         Ok(answer)
     }
 
-    /// Begins an epoch in a context whose locks this server does not remember, unless somebody has meanwhile.
-    async fn begin_epoch(&self, context: &ContextName, deadline: Deadline) -> Result<(), EngineError> {
-        let deadline = at_least(deadline);
-        let epoch = self.epochs.mint_epoch(context, deadline).await?.to_string();
+    /// Begins an epoch with a minted one, unless this run of the server has one above `above`.
+    async fn begin_with(
+        &self,
+        context: &ContextName,
+        minted: u64,
+        above: u64,
+        deadline: Deadline,
+    ) -> Result<Begun, EngineError> {
         let keys = [self.keys.table(context), self.keys.queue(context)];
+        let (minted, above) = (minted.to_string(), above.to_string());
         let ask = |live: Arc<Live>, _| {
-            let (keys, epoch) = (&keys, &epoch);
+            let (keys, minted, above) = (&keys, &minted, &above);
             async move {
                 // Where the server has become another one behind this connection, somebody may have begun its epoch.
                 if !live.is_as_it_was().await? {
                     return Ok(Value::Nil);
                 }
-                live.run(&scripts::BEGIN, keys, &[live.run.as_bytes(), epoch.as_bytes()]).await
+                let args = [live.run.as_bytes(), minted.as_bytes(), above.as_bytes()];
+                live.run(&scripts::BEGIN, keys, &args).await
             }
         };
-        self.servers.way()?.call(context, deadline, ask).await.map(drop)
+        match self.servers.way()?.call(context, deadline, ask).await? {
+            Value::Nil => Ok(Begun::Elsewhere),
+            value => Ok(self.reader().text(value)?.parse().map_or(Begun::Done, Begun::Behind)),
+        }
     }
 
     /// Leaves the queue: the answer is a grant that came at the last moment, or what was in the way.
@@ -339,6 +351,16 @@ struct Ending {
     under_way: Option<UnderWay>,
 }
 
+/// How a minted epoch was taken.
+enum Begun {
+    /// There is one as it is to be.
+    Done,
+    /// It is not above this one, which is remembered.
+    Behind(u64),
+    /// The server has become another one.
+    Elsewhere,
+}
+
 /// A grant, as far as the answer tells.
 struct Granted {
     number: (u64, u64),
@@ -409,7 +431,7 @@ impl LockService for RedisLocks {
                         // Whoever waited here asks again: somebody may have begun one.
                         turn = Some(self.minting.lock().await);
                     } else {
-                        self.begin_epoch(&request.context, deadline).await?;
+                        self.begin_epoch(&request.context, 0, deadline).await?;
                     }
                     continue;
                 }
@@ -511,6 +533,25 @@ impl LockService for RedisLocks {
         let remembered = serde_json::to_string(&(by.as_str(), reason)).unwrap_or_default();
         let ending = Ending { remembered, told: true, ..Ending::default() };
         self.end(context, lease, ending, deadline).await
+    }
+
+    async fn begin_epoch(&self, context: &ContextName, above: u64, deadline: Deadline) -> Result<(), EngineError> {
+        let deadline = at_least(deadline);
+        let mut minted = 0;
+        if above == 0 {
+            // There is none, as far as anybody knows: most often nothing is remembered, and this one is good.
+            minted = self.epochs.mint_epoch(context, above, deadline).await?;
+        }
+        for _ in 0..EPOCHS_TRIED {
+            match self.begin_with(context, minted, above, deadline).await? {
+                Begun::Done => return Ok(()),
+                Begun::Behind(last) => minted = self.epochs.mint_epoch(context, above.max(last), deadline).await?,
+                Begun::Elsewhere => {}
+            }
+        }
+        let remedy =
+            "others begin one epoch after the other, or the document store mints none above the last: try again";
+        Err(EngineError::new(self.keys.subject(), TroubleKind::Busy, remedy))
     }
 
     fn losses(&self) -> Option<broadcast::Receiver<LeaseId>> {

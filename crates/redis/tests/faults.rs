@@ -77,6 +77,38 @@ async fn a_restart_with_data_keeps_leases_and_begins_a_new_epoch() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_epoch_that_is_remembered_is_passed_though_the_store_forgot_it() {
+    let mut server = RedisServer::start_with(&[("appendonly", "yes"), ("appendfsync", "always")]).unwrap();
+    let epochs = Arc::<Epochs>::default();
+    let anna = open(&server.url(), &epochs).await.unwrap();
+    anna.begin_epoch(&context(), 1_000, soon()).await.unwrap();
+    let first = granted(&anna, &request("anna", "plan", TTL), LONG).await.lease;
+    epochs.forget();
+    server.restart().unwrap();
+    let second = granted(&anna, &request("anna", "notes", TTL), LONG).await.lease;
+    assert!(second.token.epoch > first.token.epoch, "{} after {}", second.token, first.token);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_old_copy_of_the_data_that_was_put_back_begins_a_new_epoch() {
+    let mut server = RedisServer::start_with(&[("save", ""), ("appendonly", "no")]).unwrap();
+    let (anna, bert) = two(&server).await;
+    granted(&anna, &request("anna", "early", TTL), LONG).await;
+    // What lies on disk is of this moment; what comes after it is lost with the process.
+    server.cli(&["SAVE"]).unwrap();
+    let mut last = granted(&anna, &request("anna", "plan", TTL), LONG).await.lease;
+    for _ in 0..20 {
+        anna.release(&context(), last.id(), soon()).await.unwrap();
+        last = granted(&anna, &request("anna", "plan", TTL), LONG).await.lease;
+    }
+    server.kill().unwrap();
+    server.restart().unwrap();
+    assert_eq!(server.cli(&["HEXISTS", "mutext:{research-42}:locks", "epoch"]).unwrap(), "1", "the copy was read");
+    let next = granted(&bert, &request("bert", "plan", TTL), LONG).await.lease;
+    assert!(next.token.epoch > last.token.epoch, "{} after {}", next.token, last.token);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn killing_every_connection_costs_nobody_a_lease_or_a_place() {
     let server = RedisServer::start().unwrap();
     let (anna, bert) = two(&server).await;

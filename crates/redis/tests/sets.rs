@@ -23,7 +23,11 @@ fn request(context: &str, path: &str) -> LockRequest {
 }
 
 async fn on_nodes(url: &str) -> Result<Arc<RedlockLocks>, EngineError> {
-    let epochs: Arc<dyn EpochSource> = Arc::<Epochs>::default();
+    on_nodes_with(url, Arc::default()).await
+}
+
+async fn on_nodes_with(url: &str, epochs: Arc<Epochs>) -> Result<Arc<RedlockLocks>, EngineError> {
+    let epochs: Arc<dyn EpochSource> = epochs;
     RedlockOptions::parse(url).unwrap().open(epochs, Deadline::after(Duration::from_secs(10))).await
 }
 
@@ -212,4 +216,25 @@ async fn a_node_that_forgot_takes_over_only_what_was_decided_after_that() {
     assert_eq!(grant.lease.token.epoch, 1, "an epoch was lost");
     let table = locks.inspect(&first.context, soon()).await.unwrap();
     assert!(table.holdings.iter().any(|held| held.lease == first.lease));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_epoch_that_nodes_remember_is_passed_though_the_store_forgot_it() {
+    let mut nodes = RedisNodes::start_with(3, &[("appendonly", "yes"), ("appendfsync", "always")]).unwrap();
+    let epochs = Arc::<Epochs>::default();
+    let locks = on_nodes_with(&nodes.url(), Arc::clone(&epochs)).await.unwrap();
+    let kept = request("board", "kept");
+    locks.begin_epoch(&kept.context, 1_000, soon()).await.unwrap();
+    let Acquisition::Granted(first) = locks.acquire(&kept, soon()).await.unwrap() else { panic!("nobody holds it") };
+    epochs.forget();
+    // No majority remembers its promises: another epoch is founded.
+    for node in nodes.nodes() {
+        node.restart().unwrap();
+    }
+    let next = request("board", "plan");
+    let outcome = locks.acquire(&next, soon()).await.unwrap();
+    let Acquisition::Granted(second) = outcome else { panic!("{outcome:?}") };
+    assert!(second.lease.token.epoch > first.lease.token.epoch, "{} after {}", second.lease.token, first.lease.token);
+    let table = locks.inspect(&kept.context, soon()).await.unwrap();
+    assert!(table.holdings.iter().any(|held| held.lease == kept.lease), "{table:?}");
 }

@@ -118,11 +118,15 @@ impl EtcdServer {
         self.ctl_on(&all, arguments)
     }
 
+    fn client(&self) -> Result<PathBuf, TestbedError> {
+        match self.bin.with_file_name("etcdctl") {
+            beside if beside.is_file() => Ok(beside),
+            _ => binary::directory_with(&["etcdctl"], &[]).map(|dir| dir.join("etcdctl")).ok_or(MISSING_CLIENT),
+        }
+    }
+
     fn ctl_on(&self, members: &[usize], arguments: &[&str]) -> Result<String, TestbedError> {
-        let ctl = match self.bin.with_file_name("etcdctl") {
-            beside if beside.is_file() => beside,
-            _ => binary::directory_with(&["etcdctl"], &[]).map(|dir| dir.join("etcdctl")).ok_or(MISSING_CLIENT)?,
-        };
+        let ctl = self.client()?;
         let scheme = if self.is_encrypted { "https" } else { "http" };
         let endpoints: Vec<String> =
             members.iter().map(|member| format!("{scheme}://{}", host(self.port(*member)))).collect();
@@ -160,6 +164,25 @@ impl EtcdServer {
         member.process.end(true);
         member.process = run(&self.bin, &member.plan, &cluster, &self.options, self.is_encrypted)?;
         Ok(())
+    }
+
+    /// Puts a snapshot back, as after a disaster: the only member ends, and begins again with what the snapshot has, at
+    /// the same place and under the same names, but for another `initial-cluster-token` where one is told.
+    pub fn put_back(&mut self, snapshot: &Path, token: Option<&str>) -> Result<(), TestbedError> {
+        self.kill(0)?;
+        let cluster = initial_cluster(self.members.iter().map(|member| &member.plan));
+        let plan = &self.members[0].plan;
+        let data = plan.place.dir.join("data");
+        std::fs::remove_dir_all(&data).map_err(TestbedError::system("removing etcd's data"))?;
+        let mut command = Command::new(self.client()?);
+        command.env("ETCDCTL_API", "3").args(["snapshot", "restore"]).arg(snapshot);
+        command.args(["--name", &plan.name, "--initial-cluster", &cluster]).arg("--data-dir").arg(&data);
+        command.args(["--initial-advertise-peer-urls", &format!("http://{}", host(plan.peer_port))]);
+        if let Some(token) = token {
+            command.args(["--initial-cluster-token", token]);
+        }
+        binary::output(&mut command)?;
+        self.restart(0)
     }
 
     /// Stops a member without ending it: it keeps its connections and answers nothing.

@@ -67,6 +67,28 @@ impl PostgresServer {
         }
     }
 
+    /// Starts a standby of this server, which follows all that happens here while both run.
+    pub fn standby(&self) -> Result<Self, TestbedError> {
+        let dir = fresh_directory("postgres")?;
+        let follow = || {
+            let mut words = own_directory(&dir)?;
+            let program = self.bin.join("pg_basebackup").display().to_string();
+            let data = dir.join("data").display().to_string();
+            words.extend([program, "-d".to_owned(), self.url(), "-D".to_owned(), data]);
+            words.extend(["-R", "-X", "stream", "--checkpoint=fast", "--no-sync"].map(str::to_owned));
+            binary::output(Command::new(&words[0]).args(&words[1..]).current_dir("/"))?;
+            let place = Place { dir: dir.clone(), port: free_port()? };
+            let process = run(&self.bin, &place, &self.options)?;
+            Ok(Self { process, place, bin: self.bin.clone(), options: self.options.clone() })
+        };
+        follow().inspect_err(|_| drop(fs::remove_dir_all(&dir)))
+    }
+
+    /// Makes a standby a server of its own, which may be written.
+    pub fn promote(&self) -> Result<(), TestbedError> {
+        self.sql("SELECT pg_promote()").map(drop)
+    }
+
     /// The address of its database `postgres`, as its superuser.
     pub fn url(&self) -> String {
         format!("postgres://postgres@127.0.0.1:{}/postgres", self.place.port)
@@ -195,14 +217,20 @@ pub(crate) fn as_its_user() -> Vec<String> {
     }
 }
 
-/// Makes its data directory.
-fn prepare(bin: &Path, dir: &Path, config: Option<&Path>) -> Result<(), TestbedError> {
+/// Gives its user a directory; the words before what that user is to run.
+fn own_directory(dir: &Path) -> Result<Vec<String>, TestbedError> {
     let open = fs::set_permissions(dir, fs::Permissions::from_mode(0o755));
     open.map_err(TestbedError::system("opening a temporary directory"))?;
-    let mut words = as_its_user();
+    let words = as_its_user();
     if !words.is_empty() {
         binary::output(Command::new("chown").arg("postgres").arg(dir))?;
     }
+    Ok(words)
+}
+
+/// Makes its data directory.
+fn prepare(bin: &Path, dir: &Path, config: Option<&Path>) -> Result<(), TestbedError> {
+    let mut words = own_directory(dir)?;
     let data = dir.join("data");
     words.extend([bin.join("initdb").display().to_string(), "-D".to_owned(), data.display().to_string()]);
     let how = ["--no-sync", "-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C"];

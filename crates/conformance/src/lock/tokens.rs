@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use mutext_contract::{FencingToken, Release};
+use mutext_contract::{Deadline, FencingToken, Release, Renewal};
 
 use crate::LockFixture;
-use crate::support::{Asker, LONG, LONG_TTL, SHORT_TTL};
+use crate::support::{AT_ONCE, Asker, LONG, LONG_TTL, SHORT_TTL, served};
 
 fn rises(what: &str, tokens: &[FencingToken]) {
     for pair in tokens.windows(2) {
@@ -71,4 +71,48 @@ pub async fn tokens_rise_across_reopening(fixture: &dyn LockFixture) {
     let grant = second.granted(&second.request("a", LONG_TTL), Duration::ZERO).await;
     tokens.push(grant.lease.token);
     rises("across reopening", &tokens);
+}
+
+/// Where documents have passed the tokens that are granted, the service is told: every later grant is of an epoch above
+/// theirs, whoever is granted, also to those who wait already, and leases stand as they are.
+pub async fn a_new_epoch_begins_above_what_documents_have_seen(fixture: &dyn LockFixture) {
+    let (anna, bert) = Asker::two(fixture).await;
+    let kept = anna.take("kept", LONG_TTL).await;
+    let passed_on = anna.take("passed-on", LONG_TTL).await;
+    let free = bert.take("free", LONG_TTL).await;
+    assert_eq!(bert.release(free.id()).await, Release::Released, "release of what is free from then on");
+    let waiting = bert.queue(&bert.request("passed-on", LONG_TTL)).await;
+
+    let above = kept.token.epoch + 1_000;
+    let begin = async |asker: &Asker, above: u64| {
+        let begun = asker.locks.begin_epoch(&asker.context, above, Deadline::after(LONG)).await;
+        begun.expect("an epoch without trouble");
+    };
+    begin(&anna, above).await;
+    bert.refused(&bert.request("kept", LONG_TTL)).await;
+    assert!(matches!(anna.renew(&kept).await, Renewal::Renewed { .. }), "expected the lease to stand");
+    assert_eq!(anna.release(passed_on.id()).await, Release::Released, "release of what others wait for");
+    let served = served(waiting, AT_ONCE).await.lease;
+    let mut epochs = vec![served.token.epoch];
+    for (asker, resource) in [(&anna, "free"), (&bert, "new"), (&anna, "new/below")] {
+        let lease = asker.take(resource, LONG_TTL).await;
+        epochs.push(lease.token.epoch);
+        asker.release(lease.id()).await;
+    }
+    // What was held when the epoch began is free one day.
+    assert_eq!(anna.release(kept.id()).await, Release::Released, "release of what was held all the time");
+    let again = bert.take("kept", LONG_TTL).await;
+    epochs.push(again.token.epoch);
+    assert!(epochs.iter().all(|epoch| *epoch > above), "expected epochs above {above}; found {epochs:?}");
+
+    // Told again, it is as it is.
+    for asker in [&anna, &bert] {
+        begin(asker, above).await;
+    }
+    let after = bert.take("new", LONG_TTL).await;
+    assert_eq!(after.token.epoch, again.token.epoch, "the epoch after being told the same again");
+    assert!(after.token.number() > again.token.number(), "{} after {}", after.token, again.token);
+    begin(&bert, after.token.epoch).await;
+    let last = anna.take("free", LONG_TTL).await;
+    assert!(last.token.epoch > after.token.epoch, "{} after {}", last.token, after.token);
 }

@@ -17,7 +17,7 @@ pub async fn what_was_committed_is_there_after_reopening(fixture: &dyn StoreFixt
     let marked = fence(3, 9);
     let read = first.store.read_fenced(&context, &path("absent.md"), &marked, soon()).await;
     same("a read under a lease", &read.expect("no trouble"), &FencedRead::Read(None));
-    let epoch = first.store.mint_epoch(&context, soon()).await.expect("an epoch without trouble");
+    let epoch = first.store.mint_epoch(&context, 0, soon()).await.expect("an epoch without trouble");
     let (document, history) = (first.read("plan.md").await, first.history("plan.md").await);
     let feed = first.feed(Cursor::START).await;
     drop(first);
@@ -38,6 +38,6 @@ pub async fn what_was_committed_is_there_after_reopening(fixture: &dyn StoreFixt
     same("the next revision", &only_revision(&next), &3);
     let last = feed.last().map(|record| record.cursor);
     assert!(Some(next.cursor) > last, "expected a cursor above {last:?}; found {:?}", next.cursor);
-    let minted = second.store.mint_epoch(&context, soon()).await.expect("an epoch without trouble");
+    let minted = second.store.mint_epoch(&context, 0, soon()).await.expect("an epoch without trouble");
     assert!(minted > epoch, "expected an epoch above {epoch}; found {minted}");
 }

@@ -1,10 +1,18 @@
 //! Epochs of fencing tokens, minted by the store.
 
+use std::time::SystemTime;
+
+use mutext_contract::{EPOCH_MAX, FencedRead, Precondition};
+
 use crate::StoreFixture;
-use crate::support::{Scribe, fresh_context, same, soon};
+use crate::support::{Scribe, fence, fresh_context, path, same, soon};
 
 async fn mint(scribe: &Scribe) -> u64 {
-    scribe.store.mint_epoch(&scribe.context, soon()).await.expect("an epoch without trouble")
+    mint_above(scribe, 0).await
+}
+
+async fn mint_above(scribe: &Scribe, above: u64) -> u64 {
+    scribe.store.mint_epoch(&scribe.context, above, soon()).await.expect("an epoch without trouble")
 }
 
 /// Each epoch is higher than all before it, whichever client asks; none is minted twice, also at the same moment;
@@ -37,4 +45,51 @@ pub async fn epochs_rise(fixture: &dyn StoreFixture) {
     mint(&elsewhere).await;
     let (before, after) = (epochs[epochs.len() - 1], mint(&bert).await);
     assert!(after > before, "expected an epoch above {before}; found {after}");
+}
+
+/// A store that was put back, or that stands in for another one, does not know all that was minted: so an epoch is above
+/// the last that the caller remembers, above those of the tokens that documents have seen, and not below the clock.
+pub async fn an_epoch_is_above_all_that_anybody_remembers(fixture: &dyn StoreFixture) {
+    let (anna, bert) = Scribe::two(fixture).await;
+    let since_1970 = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    let seconds = since_1970.expect("a clock that is right").as_secs();
+    // A server's clock may differ from ours; it is of the same day.
+    let first = mint(&anna).await;
+    assert!(first > seconds - 86_400, "expected an epoch of about {seconds}, by the clock; found {first}");
+
+    let remembered = first + 1_000_000;
+    let second = mint_above(&bert, remembered).await;
+    assert!(second > remembered, "expected an epoch above {remembered}; found {second}");
+    let third = mint_above(&anna, first).await;
+    assert!(third > second, "expected an epoch above {second}, which is the last; found {third}");
+
+    let written = fence(third + 1_000, 7);
+    anna.committed(&anna.put("plan.md", "text", Precondition::Absent).fenced_by(written.clone())).await;
+    let fourth = mint(&bert).await;
+    assert!(fourth > written.token.epoch, "expected an epoch above that of {}; found {fourth}", written.token);
+    let read = fence(fourth + 1_000, 7);
+    let seen = bert.store.read_fenced(&bert.context, &path("absent.md"), &read, soon()).await;
+    same("a fenced read", &seen.expect("a read without trouble"), &FencedRead::Read(None));
+    let fifth = mint(&anna).await;
+    assert!(fifth > read.token.epoch, "expected an epoch above that of {}; found {fifth}", read.token);
+
+    // What another context has seen is nobody's business here.
+    let elsewhere = Scribe { context: fresh_context(), ..bert.clone() };
+    let other = mint(&elsewhere).await;
+    assert!(other < remembered, "expected an epoch by the clock; found {other}");
+}
+
+/// Where the last epoch is behind, no other can be minted, and the error says so. A document that has seen a token of such
+/// an epoch, which no lock engine grants, keeps nobody from beginning one.
+pub async fn an_epoch_that_cannot_be_is_refused(fixture: &dyn StoreFixture) {
+    let anna = Scribe::one(fixture);
+    for above in [EPOCH_MAX, u64::MAX] {
+        let refused = anna.store.mint_epoch(&anna.context, above, soon()).await;
+        let told = refused.expect_err("no epoch is left").to_string();
+        assert!(told.contains(&EPOCH_MAX.to_string()) && told.contains(anna.context.as_str()), "found {told}");
+    }
+    let forged = fence(EPOCH_MAX, 1);
+    anna.committed(&anna.put("plan.md", "text", Precondition::Absent).fenced_by(forged)).await;
+    let (first, second) = (mint(&anna).await, mint(&anna).await);
+    assert!(first < second && second < EPOCH_MAX, "expected ordinary epochs; found {first} and {second}");
 }

@@ -14,6 +14,11 @@ impl Desk {
         if self.known.as_ref().is_some_and(|known| known.index >= index) {
             return;
         }
+        // It came late, or Consul has gone back: a look at the table itself tells.
+        if index < self.newest.1 {
+            self.known = None;
+            return;
+        }
         match Table::read(value, index) {
             Ok(table) => self.adopt(table, index, None, false),
             // Too large for a letter.
@@ -32,12 +37,33 @@ impl Desk {
         }
     }
 
+    /// Where the index of a version that was just read is behind one that was seen, Consul knows an earlier state again,
+    /// as after a snapshot was restored into other servers. Tokens that were granted since then would be granted again:
+    /// so another epoch begins, unless somebody has begun one already.
+    pub(super) fn notice_return(&self, table: &mut Table, index: u64) {
+        let (epoch, highest) = self.newest;
+        if index < highest && table.epoch <= epoch {
+            table.end_epoch();
+        }
+    }
+
+    fn note_epoch(&mut self, table: &Table, index: u64) {
+        let (epoch, highest) = &mut self.newest;
+        if table.epoch > *epoch {
+            (*epoch, *highest) = (table.epoch, index);
+        } else if table.epoch != 0 {
+            *highest = (*highest).max(index);
+        }
+        *epoch = (*epoch).max(table.over);
+    }
+
     /// A version that is true: those whom it concerns hear of it. `asked` is the moment before it was asked for, and
     /// `own` says that this process wrote it.
     pub(super) fn adopt(&mut self, mut table: Table, index: u64, asked: Option<Instant>, own: bool) {
         if index > 0 {
             table.granted_at(index);
         }
+        self.note_epoch(&table, index);
         self.sight.note(&table);
         if own && table.epoch == 0 {
             // What this version granted must not be believed.

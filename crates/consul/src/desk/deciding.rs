@@ -40,6 +40,18 @@ impl Desk {
                 let done = released == Release::Released || job.uncertain;
                 Verdict::Released(if done { Release::Released } else { Release::NotHeld })
             }
+            What::Begin { above, minted, .. } => {
+                let last = self.last_epoch(draft);
+                if draft.table.epoch > *above {
+                    Verdict::Begun(None)
+                } else if *minted > last.max(*above) {
+                    draft.begin(*minted);
+                    draft.settle();
+                    Verdict::Begun(None)
+                } else {
+                    Verdict::Begun(Some(last))
+                }
+            }
             What::Inspect { .. } => {
                 draft.mark_lapsed();
                 Verdict::Seen
@@ -59,6 +71,11 @@ impl Desk {
         ends
     }
 
+    /// The last epoch that this process or the table knows of; the next is above it.
+    fn last_epoch(&self, draft: &Draft<'_>) -> u64 {
+        self.newest.0.max(draft.table.epoch).max(draft.table.over)
+    }
+
     fn decide_attempt(&self, draft: &mut Draft<'_>, attempt: &Attempt) -> Option<End> {
         let request = &attempt.request;
         let id = request.lease;
@@ -68,7 +85,8 @@ impl Desk {
             return Some(End::Left);
         }
         if draft.table.epoch == 0 {
-            let Some(epoch) = attempt.epoch else { return Some(End::NoEpoch) };
+            let last = self.last_epoch(draft);
+            let Some(epoch) = attempt.epoch.filter(|epoch| *epoch > last) else { return Some(End::NoEpoch(last)) };
             draft.begin(epoch);
         }
         match draft.table.row(id).map(|row| row.held.is_some()) {
@@ -113,6 +131,7 @@ impl Desk {
                     drop(answer.send(Ok(outcome)));
                 }
                 (What::Release { answer, .. }, Verdict::Released(release)) => drop(answer.send(Ok(release))),
+                (What::Begin { answer, .. }, Verdict::Begun(last)) => drop(answer.send(Ok(last))),
                 (What::Inspect { answer }, _) => {
                     let now_ns = self.sight.now_ns();
                     let known = self.known.as_ref();
@@ -126,7 +145,7 @@ impl Desk {
             match ends.remove(&attempt.request.lease) {
                 None => self.attempts.push(attempt),
                 Some(End::Settled(acquisition)) => attempt.settle(acquisition),
-                Some(End::NoEpoch) => drop(attempt.answer.send(Ok(Answered::NoEpoch))),
+                Some(End::NoEpoch(last)) => drop(attempt.answer.send(Ok(Answered::NoEpoch(last)))),
                 Some(End::Left) => {}
             }
         }

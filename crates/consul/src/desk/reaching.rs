@@ -78,7 +78,9 @@ impl Desk {
                     explained: trouble::unreadable(&self.office.subject, &key, &what),
                     is_passing: false,
                 };
-                (read.map_err(damaged)?, found.index)
+                let mut table = read.map_err(damaged)?;
+                self.notice_return(&mut table, found.index);
+                (table, found.index)
             }
         };
         self.looked = asked;

@@ -90,8 +90,11 @@ struct Kind {
     /// What it holds.
     holds: Holds,
     /// Reads an address of it, or says what is wrong with one; nothing where this build lacks it.
-    read: Option<fn(&str) -> Result<Arc<dyn Opens>, String>>,
+    read: Option<Read>,
 }
+
+/// Reads an address, or says what is wrong with it.
+type Read = fn(&str) -> Result<Arc<dyn Opens>, String>;
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Holds {

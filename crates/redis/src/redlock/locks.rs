@@ -307,6 +307,10 @@ impl LockService for RedlockLocks {
         self.end(context, Op::End { id: lease, remembered, is_told: true }, deadline).await
     }
 
+    async fn begin_epoch(&self, context: &ContextName, above: u64, deadline: Deadline) -> Result<(), EngineError> {
+        self.register.run(context, Op::Begin { above }, at_least(deadline)).await.map(drop)
+    }
+
     fn losses(&self) -> Option<broadcast::Receiver<LeaseId>> {
         Some(self.board.losses())
     }

@@ -183,6 +183,12 @@ impl Batch {
         !self.jobs.is_empty()
     }
 
+    /// The number that the epoch is to be above, where one of the jobs says so.
+    fn wants_above(&self) -> Option<u64> {
+        let above = |job: &Job| if let Op::Begin { above } = job.op { Some(above) } else { None };
+        self.jobs.iter().filter_map(above).max()
+    }
+
     fn deadline(&self) -> Deadline {
         let last = self.jobs.iter().map(|job| job.deadline.instant()).max();
         last.map_or_else(Deadline::now, Deadline::at)
@@ -197,6 +203,15 @@ impl Drop for Batch {
             all.waiting.clear();
         }
     }
+}
+
+/// Why an epoch is begun.
+#[derive(Clone, Copy)]
+enum Founding {
+    /// No majority remembers the last one: nodes that have forgotten vote, too.
+    Forgotten,
+    /// Its tokens are behind what documents have seen: a majority that remembers decides, as in any change.
+    Above(u64),
 }
 
 /// Why a step of a proposal did not succeed.
@@ -346,6 +361,13 @@ impl Register {
             let deadline = batch.deadline();
             self.prepare(context, key, &mut batch.turn, deadline).await?
         };
+        let known = match batch.wants_above().filter(|above| known.table.epoch <= *above) {
+            Some(above) => {
+                let (deadline, founding) = (batch.deadline(), Founding::Above(above));
+                self.found(context, key, &mut batch.turn, None, founding, deadline).await?
+            }
+            None => known,
+        };
         let Known { ballot, accepted, mut table, at } = known;
         let began = Instant::now();
         if let Some(Ballot { round, proposer, .. }) = accepted {
@@ -390,7 +412,7 @@ impl Register {
                     return self.known(ballot, Some(accepted), &value, age);
                 }
                 // An epoch was to be founded here, and whoever was at it did not come to the end.
-                best => return self.found(context, key, turn, best, deadline).await,
+                best => return self.found(context, key, turn, best, Founding::Forgotten, deadline).await,
             }
         }
         if refused {
@@ -398,7 +420,7 @@ impl Register {
             return Err(Stop::Conflict);
         }
         match others {
-            Some(accepted) => self.found(context, key, turn, latest(accepted), deadline).await,
+            Some(accepted) => self.found(context, key, turn, latest(accepted), Founding::Forgotten, deadline).await,
             None => Err(Stop::Unreached),
         }
     }
@@ -461,19 +483,27 @@ impl Register {
         Ok(Known { ballot, accepted, table, at: now.checked_sub(age).unwrap_or(now) })
     }
 
-    /// Begins an epoch: no majority remembers the last one. Leases that are still known stay, under their old numbers.
+    /// Begins an epoch. Leases that are still known stay, under their old numbers.
     async fn found(
         &self,
         context: &ContextName,
         key: &Arc<str>,
         turn: &mut Turn,
         best: Option<(Ballot, String, Duration)>,
+        founding: Founding,
         deadline: Deadline,
     ) -> Result<Known, Stop> {
-        let epoch = self.epochs.mint_epoch(context, deadline).await.map_err(Stop::Trouble)?;
+        // Nodes refuse what is not above all that they have promised.
+        let seen = best.as_ref().map_or(0, |(ballot, ..)| ballot.epoch).max(turn.seen.epoch);
+        let (above, kind) = match founding {
+            Founding::Forgotten => (0, "F"),
+            Founding::Above(above) => (above, ""),
+        };
+        let minted = self.epochs.mint_epoch(context, above.max(seen), deadline).await;
+        let epoch = minted.map_err(Stop::Trouble)?;
         let ballot = Ballot { epoch, round: 1, proposer: self.proposer };
         turn.seen = turn.seen.max(ballot);
-        let (promised, _, refused) = self.promises(key, ballot, "F", turn).await;
+        let (promised, _, refused) = self.promises(key, ballot, kind, turn).await;
         let Some(promised) = promised else {
             return Err(if refused { Stop::Conflict } else { Stop::Unreached });
         };

@@ -48,6 +48,10 @@ pub(crate) enum Op {
     Bury(Vec<String>),
     /// Serves whoever is next, and looks.
     See,
+    /// The epoch is to be above a number: whoever makes the change has seen to it.
+    Begin {
+        above: u64,
+    },
 }
 
 /// What an operation answers.
@@ -260,7 +264,7 @@ impl Table {
                 self.settle(now_ns, None, tells);
                 Said::Buried
             }
-            Op::See => {
+            Op::See | Op::Begin { .. } => {
                 self.settle(now_ns, None, tells);
                 Said::Seen(Box::new(self.clone()))
             }
