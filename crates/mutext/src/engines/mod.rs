@@ -79,6 +79,9 @@ pub(crate) trait Opens: fmt::Debug + fmt::Display + Send + Sync {
     ) -> Result<Arc<dyn LockService>, EngineError>;
 }
 
+/// Reads an address, or says what is wrong with it.
+type Read = fn(&str) -> Result<Arc<dyn Opens>, String>;
+
 /// An engine, whether this build has it or not.
 struct Kind {
     /// The feature that a build needs for it; none where every build has it.
@@ -90,7 +93,7 @@ struct Kind {
     /// What it holds.
     holds: Holds,
     /// Reads an address of it, or says what is wrong with one; nothing where this build lacks it.
-    read: Option<fn(&str) -> Result<Arc<dyn Opens>, String>>,
+    read: Option<Read>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
