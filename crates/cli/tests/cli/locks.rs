@@ -189,7 +189,7 @@ fn a_server_that_is_not_redis_is_named_as_that() {
         }
     });
     let run = ran(&mut place.mutext(&["--locks", &locks, "lock", "plan.md", "--", "true"]));
-    run.refused(7, &[&locks, "does not speak as Redis does", "see that host and port"]);
+    run.refused(7, &[&locks, "an HTTP server answers there", "name the host and the port of a Redis server"]);
 }
 
 #[test]
