@@ -23,6 +23,7 @@ use mutext_edit::{
 };
 
 pub use self::handle::{ClaimHandle, InvalidHandle};
+use crate::keeper::Left;
 use crate::update::Wording;
 use crate::{Context, Error, LockGuard, Strategy, UpdateOptions};
 
@@ -297,7 +298,7 @@ impl Attempt<'_> {
             let old = old.map(|mark| mark.lease);
             if let Tried::Taken(element, revision) = self.mark(&id, old.as_deref()).await? {
                 if let Some(lease) = own {
-                    self.context.keeper().release(self.context.name().clone(), lease);
+                    self.context.keeper().release(self.context.name().clone(), lease, Left::Perhaps);
                 }
                 let (context, path, at) = (self.context.same(), self.path.clone(), self.at.clone());
                 let claimed = Claimed { context, path, at, id, guard, element, revision, patience: self.patience };
