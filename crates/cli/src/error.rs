@@ -271,13 +271,14 @@ fn library_data(error: &Error) -> Value {
             "bytes": erosion.bytes,
             "left": erosion.left,
         }),
-        Error::NoRevision { path, revision, newest } => json!({
+        Error::NoRevision { path, revision, newest, deleted } => json!({
             "path": path, "revision": revision, "newest": newest,
+            "deleted": deleted.as_ref().map(|last| json!({ "author": last.author, "message": last.message })),
         }),
         Error::CursorGone { after, oldest } => json!({ "after": after, "oldest": oldest }),
         Error::CursorAhead { after, head } => json!({ "after": after, "head": head }),
         Error::Conflict(conflict) => conflict_data(conflict),
-        Error::Timeout { resources, waited, blocked } => json!({
+        Error::Timeout { resources, waited, blocked, .. } => json!({
             "resources": resources,
             "waited_ms": milliseconds(*waited),
             "holders": blocked.holdings.iter().map(holding).collect::<Vec<_>>(),

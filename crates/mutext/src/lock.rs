@@ -151,7 +151,7 @@ pub(crate) async fn ask(
     match acquisition {
         Acquisition::Granted(grant) => Ok((grant, waited)),
         Acquisition::TimedOut(blocked) => {
-            Err(Error::Timeout { resources: resources(), waited, blocked: Box::new(blocked) })
+            Err(Error::Timeout { resources: resources(), wait, waited, blocked: Box::new(blocked) })
         }
         Acquisition::Deadlock(deadlock) => {
             Err(Error::Deadlock { resources: resources(), deadlock: Box::new(deadlock) })

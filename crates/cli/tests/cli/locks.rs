@@ -55,6 +55,8 @@ fn a_wait_that_runs_out_names_the_holder() {
     let error = place.run(&["lock", "tasks/17", "--no-wait", "--json", "--", "true"]).error();
     assert_eq!((error["code"].as_str(), error["exit"].as_u64()), (Some("timeout"), Some(4)));
     assert_eq!(error["holders"][0]["agent"], "planner");
+    let message = error["message"].as_str().unwrap();
+    assert!(message.contains("not granted at once") && !message.contains("wait longer"), "{message}");
     place.run(&["lock", "elsewhere", "--no-wait", "--", "true"]).done();
 }
 
