@@ -230,6 +230,7 @@ fn library_kind(error: &Error) -> (&'static str, Exit) {
         },
         Error::Board { why, .. } => match **why {
             BoardError::NoDocument | BoardError::NotThere(_) => ("not_found", Exit::NotFound),
+            BoardError::Settled { .. } => ("settled", Exit::Conflict),
             _ => ("bad_input", Exit::BadInput),
         },
         Error::PreconditionRequired { .. } => ("precondition_required", Exit::Conflict),
