@@ -178,25 +178,15 @@ pub enum BoardError {
     /// No document, and so no list in it.
     #[error("there is no document; put a list there first")]
     NoDocument,
-    /// An element that the same claim has completed, or given back, before.
-    #[error("{at} {}", settled(*.completed))]
+    /// An element that the same claim has completed before.
+    #[error("{at} was completed under this claim before, and stays so; nothing was changed")]
     Settled {
         /// Which element.
         at: String,
-        /// Whether it was completed; else it was given back.
-        completed: bool,
     },
     /// A JSON document that this crate cannot take apart.
     #[error("the document's JSON cannot be taken apart, so nothing can be claimed from it: {0}")]
     Unreadable(mutext_contract::InvalidJson),
-}
-
-const fn settled(completed: bool) -> &'static str {
-    if completed {
-        "was completed under this claim before, and stays so; nothing was changed"
-    } else {
-        "was given back under this claim before, and is anybody's; nothing was changed: claim it anew"
-    }
 }
 
 impl Element {
@@ -359,10 +349,8 @@ pub fn step(
         (Standing::Left(_), Step::HandBack) | (Standing::Done(_), Step::Complete) => {
             return Ok(Stepped::Before(element));
         }
-        (standing, _) => {
-            let completed = matches!(standing, Standing::Done(_));
-            return Err(BoardError::Settled { at: element.at, completed });
-        }
+        (Standing::Done(_), _) => return Err(BoardError::Settled { at: element.at }),
+        _ => return Ok(Stepped::Lost),
     };
     let (content, element) = put(content, at, &element, standing, edits)?;
     Ok(Stepped::Changed(content, element))

@@ -534,7 +534,8 @@ impl Claimed {
     }
 
     /// Gives the element back to the board, for anybody to claim: changes it, and takes the mark away. A second time it
-    /// changes nothing. Errors as [`Claimed::complete`] does.
+    /// changes nothing. Errors as [`Claimed::complete`] does, and with [`BoardError::Settled`] where it was completed
+    /// before.
     pub async fn hand_back(&mut self, edits: &[Edit]) -> Result<Revision, Error> {
         self.step(Step::HandBack, edits).await
     }
