@@ -177,6 +177,21 @@ mod tests {
         Cli::command().debug_assert();
     }
 
+    /// Help is broken at that width, so that a longer line of ours ends in the middle of a sentence.
+    #[test]
+    fn no_line_after_the_help_is_broken() {
+        const WIDTH: usize = 100;
+        fn look(command: &clap::Command, broken: &mut Vec<String>) {
+            let after = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+            let long = after.lines().filter(|line| line.chars().count() > WIDTH);
+            broken.extend(long.map(|line| format!("{}: {line}", command.get_name())));
+            command.get_subcommands().for_each(|command| look(command, broken));
+        }
+        let mut broken = Vec::new();
+        look(&Cli::command(), &mut broken);
+        assert!(broken.is_empty(), "{broken:#?}");
+    }
+
     #[test]
     fn every_command_shows_examples() {
         for command in Cli::command().get_subcommands().filter(|command| command.get_name() != "experiment") {

@@ -30,9 +30,10 @@ use crate::said::{Why, expiry};
     {\"path\": \"done.json\", \"json\": {\"17\": true}, \"create\": true},\n    \
     {\"path\": \"log.md\", \"edits\": [{\"append\": {\"text\": \"17 is done\"}}]}]}\n\n\
     Each change is one of `text`, `json`, `delete` and `edits`. All but edits say what they take the\n\
-    place of: `if_revision`, or `create`, or `overwrite`. `expires` (\"2h\", \"never\") and `allow_shrink` may\n\
-    be said. Edits are those of the other commands: append, prepend, insert {line, text}, replace {old,\n\
-    new, nth or all}, patch, merge_patch, add and add_to_set {pointer, item}, increment {pointer, by}.")]
+    place of: `if_revision`, or `create`, or `overwrite`. `expires` (\"2h\", \"never\") and `allow_shrink`\n\
+    may be said. Edits are those of the other commands: append, prepend, insert {line, text}, replace\n\
+    {old, new, nth or all}, patch, merge_patch, add and add_to_set {pointer, item}, increment\n\
+    {pointer, by}.")]
 pub(crate) struct CommitArgs {
     /// The file with the changes; - reads standard input
     #[arg(default_value = "-")]

@@ -17,9 +17,11 @@ use crate::output::span;
 /// Check a configuration end to end, and say what to change
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  mutext doctor\n  mutext doctor --config production.yaml\n  \
-    mutext doctor --store postgres://db.example/board --locks redis://locks.example --json | jq .changes\n\n\
-    It looks at where each setting came from, at both engines' versions, settings, clocks and round trips, and then\n\
-    takes a lock and writes a document as any agent would, in a context of its own. Exit status 1: a danger was found.")]
+    mutext doctor --store postgres://db.example/board --locks redis://locks.example\n  \
+    mutext doctor --json | jq .changes\n\n\
+    It looks at where each setting came from, at both engines' versions, settings, clocks and round\n\
+    trips, and then takes a lock and writes a document as any agent would, in a context of its own.\n\
+    Exit status 1: a danger was found.")]
 pub(crate) struct DoctorArgs {
     /// How long each engine may take to answer
     #[arg(long, value_name = "DURATION", value_parser = parse_duration, default_value = "5s")]

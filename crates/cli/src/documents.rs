@@ -81,9 +81,12 @@ async fn past(context: &Context, path: &DocumentPath, revision: u64, out: Output
 
 /// A past revision as a document; one that deleted it has nothing to show.
 pub(crate) fn as_document(path: &DocumentPath, past: PastRevision) -> Result<Document, CliError> {
-    let PastRevision { revision, content, author, written_at, .. } = past;
+    let PastRevision { revision, content, author, written_at, message, .. } = past;
     let content = content.ok_or_else(|| {
-        CliError::NotFound(format!("{path} was deleted at revision {revision}; see `mutext history {path}`"))
+        let why = message.map(|message| format!(" ({message})")).unwrap_or_default();
+        CliError::NotFound(format!(
+            "{path} was deleted at revision {revision} by {author}{why}; see `mutext history {path}`"
+        ))
     })?;
     Ok(Document { path: path.clone(), revision, content, author, written_at, expires_at: None })
 }

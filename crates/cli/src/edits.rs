@@ -209,9 +209,32 @@ fn item(text: &str) -> Result<Value, String> {
 }
 
 impl LinesArgs {
-    fn text(&self, common: &Common) -> Result<String, CliError> {
-        Input::of(self.text.clone(), self.file.as_deref()).text(&self.path, common.document_bytes_max)
+    fn text(&self, common: &Common) -> Result<Option<String>, CliError> {
+        lines(Input::of(self.text.clone(), self.file.as_deref()), &self.path, common)
     }
+}
+
+/// The lines that are given; none where a file or another program gave nothing at all. An empty argument is an empty
+/// line.
+fn lines(input: Input<'_>, path: &DocumentPath, common: &Common) -> Result<Option<String>, CliError> {
+    let is_piped = input.is_piped();
+    let text = input.text(path, common.document_bytes_max)?;
+    Ok(if text.is_empty() && is_piped { None } else { Some(text) })
+}
+
+/// There are no lines to be put anywhere, and the document stays as it is.
+async fn stays(path: &DocumentPath, common: &Common) -> Result<ExitCode, CliError> {
+    let current = common.with_context(async |context| Ok(context.get(path.clone()).await?)).await?;
+    let revision = current.map(|current| current.revision);
+    let answer = json!({
+        "path": path, "revision": revision, "base": revision, "unchanged": true, "replayed": false, "attempts": 0,
+        "cursor": null,
+    });
+    common.out.answer(&answer, || match revision {
+        Some(revision) => format!("{path} stays at revision {revision}: there was nothing to put into it\n"),
+        None => format!("{path} is not created: there was nothing to put into it\n"),
+    })?;
+    Ok(Exit::Done.into())
 }
 
 impl JsonArgs {
@@ -225,18 +248,19 @@ impl JsonArgs {
 }
 
 pub(crate) async fn append(args: AppendArgs, common: &Common) -> Result<ExitCode, CliError> {
-    let text = args.lines.text(common)?;
+    let Some(text) = args.lines.text(common)? else { return stays(&args.lines.path, common).await };
     edit(args.lines.path, Edit::Append { text }, args.lines.said, common).await
 }
 
 pub(crate) async fn prepend(args: PrependArgs, common: &Common) -> Result<ExitCode, CliError> {
-    let text = args.lines.text(common)?;
+    let Some(text) = args.lines.text(common)? else { return stays(&args.lines.path, common).await };
     edit(args.lines.path, Edit::Prepend { text }, args.lines.said, common).await
 }
 
 pub(crate) async fn insert(args: InsertArgs, common: &Common) -> Result<ExitCode, CliError> {
     let InsertArgs { path, line, text, file, said } = args;
-    let text = Input::of(text, file.as_deref()).text(&path, common.document_bytes_max)?;
+    let input = Input::of(text, file.as_deref());
+    let Some(text) = lines(input, &path, common)? else { return stays(&path, common).await };
     edit(path, Edit::Insert { line, text }, said, common).await
 }
 

@@ -1,11 +1,11 @@
 //! `mutext experiment engines`: the published experiment on every lock engine at hand, side by side.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Args;
-use mutext_lab::engines::{self, Comparison, Entrant, Plan, Seen};
+use mutext_lab::engines::{self, Comparison, Entrant, Plan, Results, Seen};
 use mutext_lab::experiment::Place;
 use mutext_lab::results::Treatment;
 use mutext_lab::servers::{Server, Servers, ServersError};
@@ -24,14 +24,16 @@ Examples:
   mutext experiment engines --spawn all --trials 100
       every engine there is; an error where a server is not installed
   mutext experiment engines --spawn embedded,redis,etcd --json
-  mutext --store postgres://db.example/board --locks etcd://a.example,b.example experiment engines --spawn redis
+  mutext --store postgres://db.example/board --locks etcd://etcd.example experiment engines \\
+      --spawn redis
       engines that are there beside one that is started for it
 
 What it writes, below --out:
   data/experiments/engines/      CSV, JSON, metadata.yaml, REPORT.md, report.html
   diagrams/engines/              the chart as SVG and PNG
 
-Exit status: 0 when no engine breaks a promise, 1 when one does; 130 after Ctrl-C, with what was measured so far.";
+Exit status: 0 when no engine breaks a promise, 1 when one does; 130 after Ctrl-C, with what was
+measured so far.";
 
 /// The name of the engines that need no server.
 const EMBEDDED: &str = "embedded";
@@ -109,9 +111,19 @@ pub(crate) async fn run(args: EnginesArgs, common: &Common) -> Result<ExitCode, 
     let outcome = engines::run(&plan, watch, interrupted()).await;
     bar.finish_and_clear();
     let results = outcome.map_err(|error| CliError::Experiment(with_causes(&error)))?;
-    let comparison = Comparison::of(&results);
-    let written = engines::write_all(&args.out, &results, &comparison)
-        .map_err(|error| CliError::Experiment(with_causes(&error)))?;
+    let comparison = conclude(&args.out, &results, common)?;
+    Ok(match (results.metadata.interrupted, comparison.failed()) {
+        (true, _) => INTERRUPTED.into(),
+        (false, false) => Exit::Done.into(),
+        (false, true) => Exit::CriterionFailed.into(),
+    })
+}
+
+/// Writes every file and shows the table.
+pub(crate) fn conclude(out: &Path, results: &Results, common: &Common) -> Result<Comparison, CliError> {
+    let comparison = Comparison::of(results);
+    let written =
+        engines::write_all(out, results, &comparison).map_err(|error| CliError::Experiment(with_causes(&error)))?;
     let figures = serde_json::json!({ "metadata": results.metadata, "engines": comparison.engines });
     common.out.answer(&figures, || {
         format!(
@@ -127,11 +139,7 @@ pub(crate) async fn run(args: EnginesArgs, common: &Common) -> Result<ExitCode, 
     if let Some(report) = written.iter().find(|path| path.ends_with("report.html")) {
         common.out.remark(&format!("{} files written; read {}", written.len(), report.display()));
     }
-    Ok(match (results.metadata.interrupted, comparison.failed()) {
-        (true, _) => INTERRUPTED.into(),
-        (false, false) => Exit::Done.into(),
-        (false, true) => Exit::CriterionFailed.into(),
-    })
+    Ok(comparison)
 }
 
 /// Starts what is wanted. Without a wish whatever is installed takes part, and what is not is left out and named.

@@ -230,6 +230,7 @@ fn library_kind(error: &Error) -> (&'static str, Exit) {
         },
         Error::Board { why, .. } => match **why {
             BoardError::NoDocument | BoardError::NotThere(_) => ("not_found", Exit::NotFound),
+            BoardError::Settled { .. } => ("settled", Exit::Conflict),
             _ => ("bad_input", Exit::BadInput),
         },
         Error::PreconditionRequired { .. } => ("precondition_required", Exit::Conflict),
@@ -271,13 +272,14 @@ fn library_data(error: &Error) -> Value {
             "bytes": erosion.bytes,
             "left": erosion.left,
         }),
-        Error::NoRevision { path, revision, newest } => json!({
+        Error::NoRevision { path, revision, newest, deleted } => json!({
             "path": path, "revision": revision, "newest": newest,
+            "deleted": deleted.as_ref().map(|last| json!({ "author": last.author, "message": last.message })),
         }),
         Error::CursorGone { after, oldest } => json!({ "after": after, "oldest": oldest }),
         Error::CursorAhead { after, head } => json!({ "after": after, "head": head }),
         Error::Conflict(conflict) => conflict_data(conflict),
-        Error::Timeout { resources, waited, blocked } => json!({
+        Error::Timeout { resources, waited, blocked, .. } => json!({
             "resources": resources,
             "waited_ms": milliseconds(*waited),
             "holders": blocked.holdings.iter().map(holding).collect::<Vec<_>>(),

@@ -9,6 +9,7 @@ use clap::{Args, Subcommand};
 use indicatif::{ProgressBar, ProgressStyle};
 use mutext::{Ttl, Wait};
 use mutext_lab::experiment::{self, Place, Plan};
+use mutext_lab::files::FilesError;
 use mutext_lab::peer::{Peer, Program};
 use mutext_lab::report::{self, Table};
 use mutext_lab::results::{Results, Treatment, Trial, Workload};
@@ -41,7 +42,8 @@ What it writes, below --out:
   data/experiments/locking-mechanism/      CSV, JSON, metadata.yaml, REPORT.md, report.html
   diagrams/locking-mechanism/              charts as SVG and PNG
 
-Exit status: 0 when every criterion passes, 1 when one fails; 130 after Ctrl-C, with what was measured so far.";
+Exit status: 0 when every criterion passes, 1 when one fails; 130 after Ctrl-C, with what was
+measured so far.";
 
 /// 128 plus the number of SIGINT.
 pub(crate) const INTERRUPTED: u8 = 130;
@@ -61,12 +63,12 @@ enum Experiment {
     /// The published experiment on every lock engine at hand, side by side
     #[command(after_help = engines::EXAMPLES)]
     Engines(engines::EnginesArgs),
-    /// Rebuild charts and report from an experiment's files
+    /// Rebuild charts and reports from experiments' files
     #[command(
-        after_help = "Examples:\n  mutext experiment report assets\n  mutext experiment report assets/data/experiments/locking-mechanism"
+        after_help = "Examples:\n  mutext experiment report assets\n      of every experiment that is there\n  mutext experiment report assets/data/experiments/locking-mechanism\n  mutext experiment report assets/data/experiments/engines"
     )]
     Report {
-        /// Where the experiment wrote: its --out, or the folder with its CSV files
+        /// Where experiments wrote: their --out, or the folder with the CSV files of one
         #[arg(default_value = "assets")]
         dir: PathBuf,
     },
@@ -176,10 +178,20 @@ async fn locking(args: LockingArgs, common: &Common) -> Result<ExitCode, CliErro
     })
 }
 
+/// Rebuilds the report of each experiment that is there.
 fn rebuild(dir: &Path, common: &Common) -> Result<ExitCode, CliError> {
-    let results = files::read(dir).map_err(|error| CliError::Experiment(with_causes(&error)))?;
-    let summary = conclude(&files::root_of(dir), &results, common)?;
-    Ok(if summary.failed() { Exit::CriterionFailed } else { Exit::Done }.into())
+    let trouble = |error: FilesError| CliError::Experiment(with_causes(&error));
+    let found = files::find(dir).map_err(trouble)?;
+    let mut failed = false;
+    if found.locking {
+        let results = files::read(dir).map_err(trouble)?;
+        failed |= conclude(&found.root, &results, common)?.failed();
+    }
+    if found.engines {
+        let results = mutext_lab::engines::read(dir).map_err(trouble)?;
+        failed |= engines::conclude(&found.root, &results, common)?.failed();
+    }
+    Ok(if failed { Exit::CriterionFailed } else { Exit::Done }.into())
 }
 
 /// Writes every file and shows the verdict.

@@ -25,6 +25,11 @@ impl<'a> Input<'a> {
         }
     }
 
+    /// Whether it is what another program wrote, perhaps nothing at all.
+    pub(crate) const fn is_piped(&self) -> bool {
+        matches!(self, Self::Standard | Self::File(_))
+    }
+
     /// What it is called in a message.
     pub(crate) fn name(&self) -> String {
         match self {

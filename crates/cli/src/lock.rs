@@ -130,7 +130,8 @@ async fn hold(
         // It was taken from us, and the news is still on its way.
         Ok(Release::NotHeld) => lost = lost.or(Some(None)),
         Ok(Release::Released | Release::Kept) => {}
-        Err(error) => common.out.warn("release", &format!("the lease ends with its TTL only: {error}")),
+        // Giving it back is tried again behind this command, which says so where it cannot be.
+        Err(error) => tracing::debug!(%error, "the lease could not be given back at once"),
     }
     match lost {
         Some(loss) if args.on_loss == OnLoss::Kill => {

@@ -228,6 +228,11 @@ pub(crate) fn printable(text: &str) -> String {
     text.chars().map(shown).collect()
 }
 
+/// The same for what is to stay on its line, as a file's name, which may have a line break of its own.
+pub(crate) fn on_one_line(text: &str) -> String {
+    printable(text).replace('\n', "\\n")
+}
+
 /// A moment for machines: RFC 3339, to the millisecond as the store keeps it.
 pub(crate) fn timestamp(moment: SystemTime) -> String {
     jiff::Timestamp::try_from(moment).map_or_else(|_| String::new(), |moment| moment.to_string())
@@ -255,6 +260,7 @@ mod tests {
     #[test]
     fn anothers_words_do_not_move_the_cursor() {
         assert_eq!(printable("a\x1b[2Jb\nc"), "a\\u{1b}[2Jb\nc");
+        assert_eq!(on_one_line("a\x1b[2Jb\nc"), "a\\u{1b}[2Jb\\nc");
     }
 
     #[test]

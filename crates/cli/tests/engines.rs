@@ -54,6 +54,13 @@ fn every_engine_keeps_its_promises_and_is_measured() {
     for row in declared.lines().filter(|line| line.starts_with('|')).take(2 + ALL.len()) {
         assert!(guide.contains(row), "docs/engines/README.md does not say what the engines declare:\n{row}");
     }
+    // All of it comes back from the files: the report is the same, byte for byte.
+    let data = dir.path().join("assets/data/experiments/engines");
+    std::fs::remove_file(data.join("REPORT.md")).unwrap();
+    let rebuilt = engines(dir.path(), &["experiment", "report", "--json"]);
+    assert_eq!(rebuilt.status.code(), Some(0), "{}", said(&rebuilt));
+    assert_eq!(serde_json::from_slice::<Value>(&rebuilt.stdout).unwrap(), answer);
+    assert_eq!(std::fs::read_to_string(data.join("REPORT.md")).unwrap(), report);
     assert!(std::fs::read_dir(dir.path().join(".mutext")).unwrap().next().is_none(), "trial stores are left behind");
 }
 

@@ -178,6 +178,12 @@ pub enum BoardError {
     /// No document, and so no list in it.
     #[error("there is no document; put a list there first")]
     NoDocument,
+    /// An element that the same claim has completed before.
+    #[error("{at} was completed under this claim before, and stays so; nothing was changed")]
+    Settled {
+        /// Which element.
+        at: String,
+    },
     /// A JSON document that this crate cannot take apart.
     #[error("the document's JSON cannot be taken apart, so nothing can be claimed from it: {0}")]
     Unreadable(mutext_contract::InvalidJson),
@@ -343,6 +349,7 @@ pub fn step(
         (Standing::Left(_), Step::HandBack) | (Standing::Done(_), Step::Complete) => {
             return Ok(Stepped::Before(element));
         }
+        (Standing::Done(_), _) => return Err(BoardError::Settled { at: element.at }),
         _ => return Ok(Stepped::Lost),
     };
     let (content, element) = put(content, at, &element, standing, edits)?;

@@ -4,6 +4,7 @@
 //! of its runtime cuts them. Every question that goes through here may be asked twice: what we send either changes
 //! nothing the second time, or says in its answer that it has happened already.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -66,7 +67,13 @@ pub(crate) struct Link {
     login: tokio::sync::Mutex<()>,
     /// The number of the way that serves: whoever has a stream on another begins anew.
     current: watch::Sender<u64>,
+    /// Nothing has been answered yet: what is refused by every member is not waited for.
+    is_beginning: AtomicBool,
 }
+
+/// How many members in a row could not be connected to.
+#[derive(Default)]
+struct Refusals(usize);
 
 struct State {
     member: usize,
@@ -86,7 +93,15 @@ impl Link {
             state: Mutex::new(state),
             login: tokio::sync::Mutex::default(),
             current: watch::Sender::new(0),
+            is_beginning: AtomicBool::new(true),
         })
+    }
+
+    /// Whether to go on asking. Members that were there before come back, or others take their place; where none has
+    /// ever been there, and each refuses, whoever opens this is told at once.
+    fn is_hopeless(&self, refusals: &mut Refusals, status: &Status) -> bool {
+        refusals.0 = if trouble::is_without_effect(status) { refusals.0 + 1 } else { 0 };
+        self.is_beginning.load(Ordering::Relaxed) && refusals.0 >= self.endpoints.len()
     }
 
     /// The cluster, as errors name it.
@@ -214,9 +229,8 @@ impl Link {
         Q: Message + Clone + Send + Sync + 'static,
         A: Message + Default + Send + Sync + 'static,
     {
-        let mut pause = Pause::new();
-        let mut again = false;
-        let mut logins = 0;
+        let (mut pause, mut refusals) = (Pause::new(), Refusals::default());
+        let (mut again, mut logins) = (false, 0);
         loop {
             let live = self.live();
             let asked = Instant::now();
@@ -244,7 +258,7 @@ impl Link {
             if trouble::is_passing(&status) {
                 self.give_up(live.number);
                 again |= !trouble::is_without_effect(&status);
-                if pause.fits(deadline) {
+                if pause.fits(deadline) && !self.is_hopeless(&mut refusals, &status) {
                     pause.wait().await;
                     continue;
                 }
@@ -263,7 +277,7 @@ impl Link {
             // Another has done it meanwhile.
             return Ok(());
         }
-        let mut pause = Pause::new();
+        let (mut pause, mut refusals) = (Pause::new(), Refusals::default());
         loop {
             let live = self.live();
             let question = AuthenticateRequest { name: name.to_owned(), password: password.to_owned() };
@@ -282,7 +296,7 @@ impl Link {
             }
             if trouble::is_passing(&status) {
                 self.give_up(live.number);
-                if pause.fits(deadline) {
+                if pause.fits(deadline) && !self.is_hopeless(&mut refusals, &status) {
                     pause.wait().await;
                     continue;
                 }
@@ -294,8 +308,11 @@ impl Link {
     /// Connects, logs in, and makes sure that this cluster can hold locks.
     pub(crate) async fn begin(&self, deadline: Deadline) -> Result<(), EngineError> {
         let deadline = deadline.min(Deadline::after(self.options.connect_timeout()));
-        self.reach(deadline).await.map_err(|mut error| {
-            if error.kind == TroubleKind::Unavailable {
+        let reached = self.reach(deadline).await;
+        self.is_beginning.store(false, Ordering::Relaxed);
+        reached.map_err(|mut error| {
+            // A refused connection is no matter of TLS.
+            if error.kind == TroubleKind::Unavailable && !trouble::is_refused(&error) {
                 error.remedy = self.options.hint();
             }
             error.with_effect(Effect::None)

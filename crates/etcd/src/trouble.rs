@@ -1,9 +1,35 @@
 //! What etcd and its client say, in the contract's words.
 
 use std::error::Error;
+use std::fmt;
 
 use mutext_contract::{Effect, EngineError, TroubleKind};
 use tonic::{Code, Status};
+
+/// What etcd or its client said, in words: the client's own texts are for those who look for its faults.
+struct Said(Status);
+
+impl fmt::Debug for Said {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl fmt::Display for Said {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // The layers above what the system says add nothing to it.
+        const LAYERS: [&str; 4] = ["transport error", "tcp connect error", "error trying to connect", "http2 error"];
+        let text = chain(&self.0);
+        let said: Vec<&str> = text.split(": ").filter(|part| !part.is_empty() && !LAYERS.contains(part)).collect();
+        match said[..] {
+            [] => write!(f, "{}", if text.is_empty() { self.0.code().description() } else { &text }),
+            _ => f.write_str(&said.join(": ")),
+        }
+    }
+}
+
+/// All that it says is said in one line.
+impl Error for Said {}
 
 /// What went wrong with `subject`, and what to do about it.
 pub(crate) fn explain(subject: &str, status: Status) -> EngineError {
@@ -45,9 +71,9 @@ pub(crate) fn explain(subject: &str, status: Status) -> EngineError {
         _ if is_passing(&status) => {
             (TroubleKind::Unavailable, "see that a majority of its members runs and can be reached from here")
         }
-        code => (TroubleKind::Failed(format!("{said} ({code:?})")), ""),
+        code => (TroubleKind::Failed(format!("{} ({code:?})", chain(&status))), ""),
     };
-    EngineError::new(subject, kind, remedy).caused_by(status)
+    EngineError::new(subject, kind, remedy).caused_by(Said(status))
 }
 
 /// Whether another try, perhaps with another member, may help.
@@ -66,6 +92,12 @@ pub(crate) fn is_without_effect(status: &Status) -> bool {
     ["connection refused", "tcp connect error", "dns error", "failed to lookup"].iter().any(|part| text.contains(part))
 }
 
+/// Whether no connection was had, so that nothing of the member is known.
+pub(crate) fn is_refused(error: &EngineError) -> bool {
+    let said = error.source.as_ref().and_then(|source| source.downcast_ref::<Said>());
+    said.is_some_and(|Said(status)| is_without_effect(status))
+}
+
 /// Whether logging in again may help: etcd forgets who has logged in when it restarts, and after a while.
 pub(crate) fn wants_login(status: &Status) -> bool {
     status.code() == Code::Unauthenticated
@@ -76,8 +108,8 @@ pub(crate) fn wants_login(status: &Status) -> bool {
 
 /// Whether the etcd lease that a key was to be bound to is gone.
 pub(crate) fn is_lease_gone(error: &EngineError) -> bool {
-    let status = error.source.as_ref().and_then(|source| source.downcast_ref::<Status>());
-    status.is_some_and(|status| status.code() == Code::NotFound && status.message().contains("lease not found"))
+    let said = error.source.as_ref().and_then(|source| source.downcast_ref::<Said>());
+    said.is_some_and(|Said(status)| status.code() == Code::NotFound && status.message().contains("lease not found"))
 }
 
 fn is_certificate(status: &Status) -> bool {
@@ -87,13 +119,16 @@ fn is_certificate(status: &Status) -> bool {
         .any(|part| text.contains(part))
 }
 
-/// All that the client says about it, from the outside in.
+/// All that the client says about it, from the outside in, each thing once.
 fn chain(status: &Status) -> String {
     let mut text = status.message().to_owned();
     let mut source = status.source();
     while let Some(error) = source {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
+        let said = error.to_string();
+        if !text.contains(&said) {
+            text.push_str(if text.is_empty() { "" } else { ": " });
+            text.push_str(&said);
+        }
         source = error.source();
     }
     text

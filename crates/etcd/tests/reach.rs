@@ -13,7 +13,8 @@ use std::time::{Duration, Instant};
 
 use common::open;
 use mutext_conformance::asking::{granted, request};
-use mutext_contract::{AgentName, EngineError, LockService, Loss, Renewal, Severity, TroubleKind};
+use mutext_contract::{AgentName, Deadline, EngineError, LockService, Loss, Renewal, Severity, TroubleKind};
+use mutext_etcd::EtcdOptions;
 use mutext_testbed::EtcdServer;
 
 const LONG: Duration = Duration::from_secs(10);
@@ -94,10 +95,21 @@ async fn a_refusal_says_what_is_wrong_and_never_the_password() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn members_that_all_refuse_are_not_waited_for() {
+    let until = Deadline::after(Duration::from_secs(300));
+    let options = EtcdOptions::parse("etcd://127.0.0.1:1,127.0.0.1:2,127.0.0.1:3?connect_timeout=300").unwrap();
+    let error = options.open(Arc::new(mutext_conformance::Epochs::default()), until).await.unwrap_err();
+    assert_eq!(error.kind, TroubleKind::Unavailable);
+    assert!(until.remaining() > Duration::from_secs(60), "it was waited for");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_is_not_there_or_not_one_is_told_in_time() {
     let error = refused("etcd://127.0.0.1:1,127.0.0.1:2").await;
     assert_eq!(error.kind, TroubleKind::Unavailable);
     assert!(error.to_string().contains("etcd://127.0.0.1:1,127.0.0.1:2"), "{error}");
+    // Neither the client's layers nor its inner words.
+    assert!(error.source.unwrap().to_string().starts_with("Connection refused"));
     // It accepts and says nothing.
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();
     let error = refused(&format!("etcd://127.0.0.1:{}", silent.local_addr().unwrap().port())).await;

@@ -28,7 +28,7 @@ use crate::trial::{self, TrialError, TrialPlan};
 use crate::workload::trial_seed;
 
 pub use contender::{ContenderLog, ContenderTask, Held, live};
-pub use files::{DATA, DIAGRAMS, write_all};
+pub use files::{DATA, DIAGRAMS, read, write_all};
 pub use probe::{CONTENDERS, HOLD, Passing, Probe};
 pub(crate) use summary::legend;
 pub use summary::{Comparison, EngineSummary, declared, table};
@@ -128,8 +128,8 @@ pub struct EngineResults {
     pub locks: String,
     /// Versions and settings, one fact a line.
     pub facts: Vec<String>,
-    /// What its lock service declares.
-    pub capabilities: LockCapabilities,
+    /// What its lock service declares: each property, and what it has of it.
+    pub declares: Vec<(String, String)>,
     /// Its trials, and those of its store's baseline.
     pub trials: Vec<Trial>,
     /// One sample an acknowledged update of those trials.
@@ -275,11 +275,16 @@ async fn begin(plan: &Plan, entrant: &Entrant) -> Result<EngineResults, EnginesE
         store: entrant.store.shown(),
         locks: entrant.locks.shown(),
         facts,
-        capabilities,
+        declares: declared_by(&capabilities),
         trials: Vec::new(),
         samples: Vec::new(),
         probes: Vec::new(),
     })
+}
+
+/// Each property that a lock service declares, in words.
+pub(crate) fn declared_by(capabilities: &LockCapabilities) -> Vec<(String, String)> {
+    capabilities.described().into_iter().map(|(property, has)| (property.to_owned(), has)).collect()
 }
 
 type Places = (mutext::Address, mutext::Address, Option<tempfile::TempDir>);

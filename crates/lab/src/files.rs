@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::results::{Metadata, Results, Sample, Treatment, Trial};
 use crate::summary::{Summary, performance_comparison_json};
-use crate::{charts, report};
+use crate::{charts, engines, report};
 
 /// Where the data lie, below the root.
 pub const DATA: &str = "data/experiments/locking-mechanism";
@@ -35,10 +35,12 @@ pub enum FilesError {
         source: std::io::Error,
     },
     /// There is no experiment.
-    #[error("{} holds no experiment: there is no {METADATA} in it or in {DATA} below it; name the folder that --out named", dir.display())]
+    #[error("{} holds no experiment: there is no {METADATA} in it or in {below} below it; name the folder that --out named", dir.display())]
     NotFound {
         /// Where it was looked for.
         dir: PathBuf,
+        /// Where below that.
+        below: &'static str,
     },
     /// A file does not hold what it should.
     #[error("{} is not what an experiment writes: {what}; restore it, or run the experiment again", path.display())]
@@ -152,8 +154,7 @@ pub(crate) fn write_each(
 
 /// Reads an experiment back, from the root that it was written below or from the folder of its data.
 pub fn read(dir: &Path) -> Result<Results, FilesError> {
-    let data = [dir.to_owned(), dir.join(DATA)].into_iter().find(|data| data.join(METADATA).is_file());
-    let data = data.ok_or_else(|| FilesError::NotFound { dir: dir.to_owned() })?;
+    let data = data_in(dir, DATA)?;
     let yaml = read_text(&data.join(METADATA))?;
     let file: MetadataFile = serde_saphyr::from_str(&yaml).map_err(|error| malformed(&data.join(METADATA), &error))?;
     let mut trials = Vec::new();
@@ -167,21 +168,62 @@ pub fn read(dir: &Path) -> Result<Results, FilesError> {
     Ok(Results { metadata: file.metadata, trials, samples: rows(&data.join(SAMPLES))? })
 }
 
-/// The root that an experiment was written below, given it or the folder of its data.
-pub fn root_of(dir: &Path) -> PathBuf {
+/// The folder of an experiment's data: `dir` itself, or `below` it.
+pub(crate) fn data_in(dir: &Path, below: &'static str) -> Result<PathBuf, FilesError> {
+    let data = [dir.to_owned(), dir.join(below)].into_iter().find(|data| data.join(METADATA).is_file());
+    data.ok_or_else(|| FilesError::NotFound { dir: dir.to_owned(), below })
+}
+
+/// The experiments that there are in a folder, which is the root that they were written below or the folder of one's
+/// data.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Found {
+    /// The root.
+    pub root: PathBuf,
+    /// Whether the locking mechanism's is there.
+    pub locking: bool,
+    /// Whether the comparison of engines is there.
+    pub engines: bool,
+}
+
+/// Which experiments a folder holds.
+pub fn find(dir: &Path) -> Result<Found, FilesError> {
     let full = dir.canonicalize().unwrap_or_else(|_| dir.to_owned());
-    if full.ends_with(DATA) {
-        let levels = Path::new(DATA).components().count();
-        return full.ancestors().nth(levels).map_or_else(|| dir.to_owned(), Path::to_owned);
+    for below in [DATA, engines::DATA] {
+        if full.ends_with(below) && full.join(METADATA).is_file() {
+            let levels = Path::new(below).components().count();
+            let root = full.ancestors().nth(levels).map_or_else(|| dir.to_owned(), Path::to_owned);
+            return Ok(Found { root, locking: below == DATA, engines: below == engines::DATA });
+        }
     }
-    dir.to_owned()
+    let is_there = |below: &str| dir.join(below).join(METADATA).is_file();
+    let found = Found { root: dir.to_owned(), locking: is_there(DATA), engines: is_there(engines::DATA) };
+    if found.locking || found.engines {
+        return Ok(found);
+    }
+    // A folder of data under another name: what it holds is told by what its metadata say.
+    let path = data_in(dir, "data/experiments/…")?.join(METADATA);
+    let of: NameOnly = serde_saphyr::from_str(&read_text(&path)?).map_err(|error| malformed(&path, &error))?;
+    let is_engines = of.metadata.experiment == "engines";
+    Ok(Found { locking: !is_engines, engines: is_engines, ..found })
+}
+
+/// As much of `metadata.yaml` as says which experiment it is of.
+#[derive(Debug, Deserialize)]
+struct NameOnly {
+    metadata: Experiment,
+}
+
+#[derive(Debug, Deserialize)]
+struct Experiment {
+    experiment: String,
 }
 
 pub(crate) fn malformed(path: &Path, what: &impl ToString) -> FilesError {
     FilesError::Malformed { path: path.to_owned(), what: what.to_string() }
 }
 
-fn read_text(path: &Path) -> Result<String, FilesError> {
+pub(crate) fn read_text(path: &Path) -> Result<String, FilesError> {
     fs::read_to_string(path).map_err(|source| FilesError::Io { path: path.to_owned(), verb: "read", source })
 }
 
@@ -256,7 +298,7 @@ pub(crate) fn row(trial: &Trial) -> TrialRow {
     }
 }
 
-fn trial(row: &TrialRow) -> Result<Trial, serde_json::Error> {
+pub(crate) fn trial(row: &TrialRow) -> Result<Trial, serde_json::Error> {
     Ok(Trial {
         trial: row.trial,
         treatment: row.treatment,
@@ -324,7 +366,13 @@ mod tests {
         write(dir.path(), &results);
         assert_eq!(read(dir.path()).unwrap(), results);
         assert_eq!(read(&dir.path().join(DATA)).unwrap(), results);
-        assert_eq!(root_of(&dir.path().join(DATA)), dir.path().canonicalize().unwrap());
+        let root = dir.path().canonicalize().unwrap();
+        let found = Found { root, locking: true, engines: false };
+        assert_eq!(find(&dir.path().join(DATA)).unwrap(), found);
+        assert_eq!(find(&found.root).unwrap(), found);
+        // Moved elsewhere, it is still what it is.
+        fs::rename(dir.path().join(DATA), dir.path().join("moved")).unwrap();
+        assert!(find(&dir.path().join("moved")).unwrap().locking);
     }
 
     #[test]

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::Error;
 use crate::engines::{self, Directory, Opens};
 use crate::late::LateLocks;
+use crate::stranger;
 
 /// Where documents or locks lie.
 ///
@@ -109,7 +110,7 @@ pub(crate) async fn open(store: &Address, locks: &Address, deadline: Deadline) -
     if let Some(engines) = open_as_one(store, locks, deadline).await {
         return engines;
     }
-    let store = store.0.open_store(deadline).await?;
+    let store = open_store(store, deadline).await?;
     let locks = open_locks(locks, Arc::new(Arc::clone(&store)), deadline).await?;
     Ok(Engines { store, locks })
 }
@@ -122,7 +123,7 @@ pub(crate) async fn open_late(store: &Address, locks: &Address, deadline: Deadli
     if let Some(engines) = open_as_one(store, locks, deadline).await {
         return engines;
     }
-    let store = store.0.open_store(deadline).await?;
+    let store = open_store(store, deadline).await?;
     let locks = Arc::new(LateLocks::new(locks.clone(), Arc::new(Arc::clone(&store))));
     Ok(Engines { store, locks })
 }
@@ -139,7 +140,7 @@ pub(crate) async fn open_each(
             Err(error) => (Err(error), None),
         };
     }
-    let store = store.0.open_store(deadline).await;
+    let store = open_store(store, deadline).await;
     let epochs: Arc<dyn EpochSource> = match &store {
         Ok(store) => Arc::new(Arc::clone(store)),
         Err(_) => Arc::new(NoEpochs(locks.to_string())),
@@ -157,12 +158,16 @@ async fn open_as_one(store: &Address, locks: &Address, deadline: Deadline) -> Op
     Some(opened.map(|opened| Engines { store: opened.store, locks: opened.locks }).map_err(Error::from))
 }
 
+async fn open_store(store: &Address, deadline: Deadline) -> Result<Arc<dyn DocumentStore>, Error> {
+    stranger::or_stranger(&store.to_string(), deadline, store.0.open_store(deadline)).await
+}
+
 pub(crate) async fn open_locks(
     locks: &Address,
     epochs: Arc<dyn EpochSource>,
     deadline: Deadline,
 ) -> Result<Arc<dyn LockService>, EngineError> {
-    locks.0.open_locks(epochs, deadline).await
+    stranger::or_stranger(&locks.to_string(), deadline, locks.0.open_locks(epochs, deadline)).await
 }
 
 /// Epochs for locks that are only looked at, while their documents are out of reach: there are none.

@@ -23,6 +23,7 @@ use mutext_edit::{
 };
 
 pub use self::handle::{ClaimHandle, InvalidHandle};
+use crate::keeper::Left;
 use crate::update::Wording;
 use crate::{Context, Error, LockGuard, Strategy, UpdateOptions};
 
@@ -297,7 +298,7 @@ impl Attempt<'_> {
             let old = old.map(|mark| mark.lease);
             if let Tried::Taken(element, revision) = self.mark(&id, old.as_deref()).await? {
                 if let Some(lease) = own {
-                    self.context.keeper().release(self.context.name().clone(), lease);
+                    self.context.keeper().release(self.context.name().clone(), lease, Left::Perhaps);
                 }
                 let (context, path, at) = (self.context.same(), self.path.clone(), self.at.clone());
                 let claimed = Claimed { context, path, at, id, guard, element, revision, patience: self.patience };
@@ -533,7 +534,8 @@ impl Claimed {
     }
 
     /// Gives the element back to the board, for anybody to claim: changes it, and takes the mark away. A second time it
-    /// changes nothing. Errors as [`Claimed::complete`] does.
+    /// changes nothing. Errors as [`Claimed::complete`] does, and with [`BoardError::Settled`] where it was completed
+    /// before.
     pub async fn hand_back(&mut self, edits: &[Edit]) -> Result<Revision, Error> {
         self.step(Step::HandBack, edits).await
     }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use mutext_contract::{
     Blocked, Conflict, ContextName, Cursor, Deadlock, Document, DocumentPath, EngineError, Erosion, IdempotencyKey,
-    InvalidDuration, InvalidJson, InvalidName, InvalidQuery, Loss, Resource, Revision,
+    InvalidDuration, InvalidJson, InvalidName, InvalidQuery, Loss, PastRevision, Resource, Revision, Wait,
 };
 use mutext_edit::{BoardError, FailedEdit, ViewError};
 
@@ -84,10 +84,12 @@ pub enum Error {
         key: IdempotencyKey,
     },
     /// The lock was not granted in time.
-    #[error("lock on {} not granted within {waited:.1?}: {blocked}; wait longer, or try again", list(resources))]
+    #[error("lock on {} not granted {}", list(resources), not_granted(*wait, *waited, blocked))]
     Timeout {
         /// What was asked for.
         resources: Vec<Resource>,
+        /// How long it was to queue at most; none where it was not to queue.
+        wait: Option<Wait>,
         /// How long it waited.
         waited: Duration,
         /// Who is in the way.
@@ -172,12 +174,7 @@ pub enum Error {
     /// A revision that is not there (any more).
     #[error(
         "{path} has no revision {revision}: {}",
-        newest.map_or_else(
-            || "there has never been such a document, or it was purged".to_owned(),
-            |newest| if *revision > newest { format!("the newest is {newest}") } else {
-                "it is forgotten; older revisions are kept as long as the context's retention says".to_owned()
-            }
-        )
+        no_revision(*revision, *newest, deleted.as_deref())
     )]
     NoRevision {
         /// Which document.
@@ -186,6 +183,8 @@ pub enum Error {
         revision: Revision,
         /// The newest there is.
         newest: Option<Revision>,
+        /// That one, where it says that the document was deleted, or purged: by whom and why.
+        deleted: Option<Box<PastRevision>>,
     },
     /// A part of a document that cannot be shown.
     #[error("{path}: {why}")]
@@ -228,6 +227,28 @@ impl From<std::convert::Infallible> for Error {
 
 fn list(resources: &[Resource]) -> String {
     resources.iter().map(Resource::as_str).collect::<Vec<_>>().join(", ")
+}
+
+/// Whoever did not queue is not helped by waiting longer.
+fn not_granted(wait: Option<Wait>, waited: Duration, blocked: &Blocked) -> String {
+    match wait {
+        Some(_) => format!("within {waited:.1?}: {blocked}; wait longer, or try again"),
+        None => format!("at once, and it was not to wait: {blocked}; try again later, or let it wait for its turn"),
+    }
+}
+
+fn no_revision(revision: Revision, newest: Option<Revision>, deleted: Option<&PastRevision>) -> String {
+    match (newest, deleted) {
+        (None, _) => "there has never been such a document".to_owned(),
+        (Some(newest), _) if revision > newest => format!("the newest is {newest}"),
+        (Some(newest), Some(deleted)) => {
+            let why = deleted.message.as_ref().map(|message| format!(" ({message})")).unwrap_or_default();
+            format!("it is not kept; the document was deleted at revision {newest} by {}{why}", deleted.author)
+        }
+        (Some(_), None) => {
+            "it is forgotten; older revisions are kept as long as the context's retention says".to_owned()
+        }
+    }
 }
 
 fn standing(document: Option<&Document>) -> String {

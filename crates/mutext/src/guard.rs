@@ -12,7 +12,7 @@ use mutext_contract::{
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use crate::keeper::{Held, Status};
+use crate::keeper::{Held, Left, Status};
 use crate::lock::{self, Lock};
 use crate::{Context, Error};
 
@@ -428,7 +428,9 @@ impl Drop for Grip {
             self.held.measured().given_back();
             let lease = self.held.lease();
             self.context.line().gives_back(lease.id());
-            self.context.keeper().release(lease.context.clone(), lease.id());
+            // One that is lost was told of as such, and one that lapsed has ended with its TTL.
+            let left = if self.held.status() == Status::Held { Left::Perhaps } else { Left::Nothing };
+            self.context.keeper().release(lease.context.clone(), lease.id(), left);
         }
     }
 }

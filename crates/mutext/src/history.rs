@@ -23,7 +23,9 @@ impl Context {
             return Ok(past);
         }
         let newest = self.store().history(self.name(), &path, None, 1, self.deadline()).await?;
-        Err(Error::NoRevision { path, revision, newest: newest.first().map(|newest| newest.revision) })
+        let last = newest.into_iter().next();
+        let (newest, deleted) = (last.as_ref().map(|last| last.revision), last.filter(|last| last.content.is_none()));
+        Err(Error::NoRevision { path, revision, newest, deleted: deleted.map(Box::new) })
     }
 
     /// A past revision, unless it is forgotten.

@@ -3,7 +3,7 @@
 //! One thread with a runtime of its own, so that neither a caller's blocking code nor the end of its runtime stops a
 //! renewal or a release. Nothing here is waited for: a guard's drop sends a message and goes on.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -120,9 +120,19 @@ impl Held {
 }
 
 enum Errand {
-    Release(ContextName, LeaseId, Option<oneshot::Sender<()>>),
+    Release(ContextName, LeaseId, Left, Option<oneshot::Sender<()>>),
     Soon(Instant, Box<dyn FnOnce() + Send>),
     Finish(oneshot::Sender<()>),
+}
+
+/// What is given back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Left {
+    /// A lease, or an attempt that may have become one.
+    Perhaps,
+    /// An attempt that was refused, or a lease that has lapsed or is lost: it is given back all the same, and whether
+    /// that works is nobody's trouble.
+    Nothing,
 }
 
 #[derive(Debug, Default)]
@@ -138,7 +148,72 @@ struct Shared {
     service: Arc<dyn LockService>,
     meter: Arc<Meter>,
     ward: Mutex<Ward>,
+    outage: Mutex<Outage>,
     sooner: Notify,
+}
+
+/// Renewals that fail, told once when the first does and once when none does any more: whoever holds many leases, or
+/// one through many tries, meets one outage.
+#[derive(Debug, Default)]
+struct Outage {
+    since: Option<Instant>,
+    failing: HashSet<LeaseId>,
+    lost: usize,
+}
+
+/// How an outage ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ended {
+    /// What was left is renewed again.
+    Renewed { lost: usize },
+    /// Nothing is left to be renewed.
+    Lost { lost: usize },
+}
+
+impl Outage {
+    /// Whether it is the first that fails.
+    fn failed(&mut self, lease: LeaseId) -> bool {
+        self.failing.insert(lease);
+        let begins = self.since.is_none();
+        if begins {
+            (self.since, self.lost) = (Some(Instant::now()), 0);
+        }
+        begins
+    }
+
+    fn renewed(&mut self, lease: LeaseId) -> Option<(Ended, Duration)> {
+        let ends = self.failing.remove(&lease) && self.failing.is_empty();
+        self.ended(ends, Ended::Renewed { lost: self.lost })
+    }
+
+    fn lost(&mut self, lease: LeaseId) -> Option<(Ended, Duration)> {
+        let failed = self.failing.remove(&lease);
+        self.lost += usize::from(failed);
+        self.ended(failed && self.failing.is_empty(), Ended::Lost { lost: self.lost })
+    }
+
+    /// One that was given back meanwhile: where it was the last one, nobody knows whether renewing would work again.
+    fn forgotten(&mut self, lease: LeaseId) -> Option<(Ended, Duration)> {
+        let ends = self.failing.remove(&lease) && self.failing.is_empty();
+        self.ended(ends, Ended::Lost { lost: self.lost }).filter(|_| self.lost > 0)
+    }
+
+    fn ended(&mut self, ends: bool, how: Ended) -> Option<(Ended, Duration)> {
+        let since = self.since.take_if(|_| ends)?;
+        Some((how, since.elapsed()))
+    }
+}
+
+fn tell_of_end(ended: Option<(Ended, Duration)>) {
+    let Some((how, after)) = ended else { return };
+    let after = format!("{after:.1?}");
+    match how {
+        Ended::Renewed { lost: 0 } => tracing::warn!(%after, "leases are renewed again, and none was lost"),
+        Ended::Renewed { lost } => tracing::warn!(%after, lost, "leases are renewed again; some were lost meanwhile"),
+        Ended::Lost { lost } => {
+            tracing::warn!(%after, lost, "leases were not renewed in time, and are given up as lost");
+        }
+    }
 }
 
 /// The way to the keeper's thread. The thread ends when the last of its senders is gone and its errands are done.
@@ -157,7 +232,13 @@ impl Keeper {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(trouble)?;
         let (errands, queue) = mpsc::unbounded_channel();
         let losses = service.losses();
-        let shared = Arc::new(Shared { service, meter, ward: Mutex::default(), sooner: Notify::new() });
+        let shared = Arc::new(Shared {
+            service,
+            meter,
+            ward: Mutex::default(),
+            outage: Mutex::default(),
+            sooner: Notify::new(),
+        });
         let kept = Arc::clone(&shared);
         let run = move || runtime.block_on(keep(kept, queue, losses));
         std::thread::Builder::new().name("mutext-keeper".to_owned()).spawn(run).map_err(trouble)?;
@@ -187,21 +268,28 @@ impl Keeper {
 
     /// Stops renewing; the lease lapses unless it is released.
     pub(crate) fn forget(&self, lease: LeaseId) {
-        lock(&self.shared.ward).leases.remove(&lease);
+        let held = lock(&self.shared.ward).leases.remove(&lease);
+        let mut outage = lock(&self.shared.outage);
+        let ended = match held {
+            Some((held, _)) if matches!(held.status(), Status::Lost(_)) => outage.lost(lease),
+            _ => outage.forgotten(lease),
+        };
+        drop(outage);
+        tell_of_end(ended);
     }
 
     /// Gives the lease, or the attempt, back in the background.
-    pub(crate) fn release(&self, context: ContextName, lease: LeaseId) {
+    pub(crate) fn release(&self, context: ContextName, lease: LeaseId, left: Left) {
         self.forget(lease);
         // A keeper that is gone went with its process: the lease lapses.
-        let _ = self.errands.send(Errand::Release(context, lease, None));
+        let _ = self.errands.send(Errand::Release(context, lease, left, None));
     }
 
     /// The same, for whoever wants to know when it is given back; told of its end too where it cannot be.
     pub(crate) fn release_and_tell(&self, context: ContextName, lease: LeaseId) -> oneshot::Receiver<()> {
         self.forget(lease);
         let (done, given_back) = oneshot::channel();
-        let _ = self.errands.send(Errand::Release(context, lease, Some(done)));
+        let _ = self.errands.send(Errand::Release(context, lease, Left::Perhaps, Some(done)));
         given_back
     }
 
@@ -234,12 +322,18 @@ async fn keep(
         let next = shared.arm();
         tokio::select! {
             errand = errands.recv() => match errand {
-                Some(Errand::Release(context, lease, done)) => {
+                Some(Errand::Release(context, lease, left, done)) => {
                     let service = Arc::clone(&shared.service);
                     running.spawn(async move {
                         let deadline = Deadline::after(RELEASE_PATIENCE);
-                        if let Err(error) = service.release(&context, lease, deadline).await {
-                            tracing::warn!(%error, %lease, "a lease could not be released; it ends with its TTL");
+                        match (service.release(&context, lease, deadline).await, left) {
+                            (Ok(_), _) => {}
+                            (Err(error), Left::Perhaps) => {
+                                tracing::warn!(%error, %lease, "a lease could not be released; it ends with its TTL");
+                            }
+                            (Err(error), Left::Nothing) => {
+                                tracing::debug!(%error, %lease, "what was refused, lapsed or lost could not be given back");
+                            }
                         }
                         // Told by its end.
                         drop(done);
@@ -313,21 +407,79 @@ impl Shared {
     fn renew_due(self: &Arc<Self>, running: &mut JoinSet<()>) {
         let now = Instant::now();
         let mut ward = lock(&self.ward);
-        ward.leases.retain(|_, (held, _)| !matches!(held.status(), Status::Lost(_)));
+        let lost = ward.leases.extract_if(|_, (held, _)| matches!(held.status(), Status::Lost(_)));
+        let ended = lost.filter_map(|(lease, _)| lock(&self.outage).lost(lease)).last();
         for (held, due) in ward.leases.values_mut().filter(|(_, due)| *due <= now) {
             let retry_after = held.lease.ttl.renewal_interval() / 2;
             *due = now + held.lease.ttl.renewal_interval();
             let (shared, held) = (Arc::clone(self), Arc::clone(held));
             running.spawn(async move {
                 let deadline = Deadline::after(held.lease.ttl.renewal_interval());
-                if let Err(error) = held.renew(&*shared.service, deadline).await {
-                    tracing::warn!(%error, lease = %held.lease.id(), "a lease could not be renewed; trying again");
-                    if let Some((_, due)) = lock(&shared.ward).leases.get_mut(&held.lease.id()) {
-                        *due = (*due).min(Instant::now() + retry_after);
+                let id = held.lease.id();
+                match held.renew(&*shared.service, deadline).await {
+                    Ok(()) => {
+                        let is_lost = matches!(held.status(), Status::Lost(_));
+                        let mut outage = lock(&shared.outage);
+                        let ended = if is_lost { outage.lost(id) } else { outage.renewed(id) };
+                        drop(outage);
+                        tell_of_end(ended);
                     }
-                    shared.sooner.notify_one();
+                    Err(error) => {
+                        // One that was given back meanwhile is nobody's trouble.
+                        let begins = lock(&shared.ward).leases.get_mut(&id).map(|(_, due)| {
+                            *due = (*due).min(Instant::now() + retry_after);
+                            lock(&shared.outage).failed(id)
+                        });
+                        match begins {
+                            Some(true) => {
+                                tracing::warn!(%error, lease = %id, "a lease could not be renewed; trying again");
+                            }
+                            Some(false) => tracing::debug!(%error, lease = %id, "a lease could not be renewed again"),
+                            None => {}
+                        }
+                        shared.sooner.notify_one();
+                    }
                 }
             });
         }
+        drop(ward);
+        tell_of_end(ended);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn leases<const N: usize>() -> [LeaseId; N] {
+        std::array::from_fn(|_| LeaseId::random())
+    }
+
+    #[test]
+    fn an_outage_is_told_when_it_begins_and_when_it_ends() {
+        let [one, other] = leases();
+        let mut outage = Outage::default();
+        assert_eq!(outage.renewed(one), None, "what works is not worth a word");
+        assert!(outage.failed(one));
+        assert!(!outage.failed(one) && !outage.failed(other) && !outage.failed(one));
+        assert_eq!(outage.renewed(other), None, "one still fails");
+        assert_eq!(outage.renewed(one).unwrap().0, Ended::Renewed { lost: 0 });
+        assert!(outage.failed(one), "another outage");
+    }
+
+    #[test]
+    fn what_is_lost_in_an_outage_is_counted_at_its_end() {
+        let [one, other, third] = leases();
+        let mut outage = Outage::default();
+        assert_eq!(outage.lost(one), None, "it was taken, and no renewal failed");
+        assert!(outage.failed(one) && !outage.failed(other));
+        assert_eq!((outage.lost(one), outage.lost(one), outage.lost(third)), (None, None, None));
+        assert_eq!(outage.renewed(other).unwrap().0, Ended::Renewed { lost: 1 });
+        assert!(outage.failed(one));
+        assert_eq!(outage.lost(one).unwrap().0, Ended::Lost { lost: 1 });
+        // Given back, it is nobody's any more.
+        assert!(outage.failed(one) && !outage.failed(other));
+        assert_eq!((outage.forgotten(one), outage.forgotten(other)), (None, None));
+        assert!(outage.failed(third), "it is over");
     }
 }

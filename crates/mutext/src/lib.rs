@@ -62,6 +62,7 @@ mod parts;
 mod read;
 mod seats;
 mod snapshot;
+mod stranger;
 mod tending;
 mod update;
 mod watch;

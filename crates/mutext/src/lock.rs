@@ -7,7 +7,7 @@ use mutext_contract::{
 };
 use tokio::time::Instant;
 
-use crate::keeper::Keeper;
+use crate::keeper::{Keeper, Left};
 use crate::metrics::Acquiring;
 use crate::{Context, Error, LockGuard, OnLapse};
 
@@ -134,19 +134,24 @@ pub(crate) async fn ask(
     deadline: Deadline,
 ) -> Result<(Grant, Duration), Error> {
     let asked = Instant::now();
-    let attempt = Attempt { keeper: context.keeper(), request, settled: false };
+    let mut attempt = Attempt { keeper: context.keeper(), request, settled: false, left: Left::Perhaps };
     let measured = Acquiring::start(context.keeper().meter(), wait, asked);
     let answer = context.lock_service().acquire(request, deadline).await;
     measured.answered(&answer);
     // What may have been granted without our knowing is given back: for the caller, nothing has happened.
-    let acquisition = answer.map_err(|trouble| trouble.with_effect(Effect::None))?;
+    let acquisition = answer.map_err(|trouble| {
+        if trouble.effect == Effect::None {
+            attempt.left = Left::Nothing;
+        }
+        trouble.with_effect(Effect::None)
+    })?;
     attempt.settle();
     let (resources, waited) =
         (|| request.claims().iter().map(|claim| claim.resource.clone()).collect(), asked.elapsed());
     match acquisition {
         Acquisition::Granted(grant) => Ok((grant, waited)),
         Acquisition::TimedOut(blocked) => {
-            Err(Error::Timeout { resources: resources(), waited, blocked: Box::new(blocked) })
+            Err(Error::Timeout { resources: resources(), wait, waited, blocked: Box::new(blocked) })
         }
         Acquisition::Deadlock(deadlock) => {
             Err(Error::Deadlock { resources: resources(), deadlock: Box::new(deadlock) })
@@ -168,6 +173,7 @@ struct Attempt<'a> {
     keeper: &'a Keeper,
     request: &'a LockRequest,
     settled: bool,
+    left: Left,
 }
 
 impl Attempt<'_> {
@@ -179,7 +185,7 @@ impl Attempt<'_> {
 impl Drop for Attempt<'_> {
     fn drop(&mut self) {
         if !self.settled {
-            self.keeper.release(self.request.context.clone(), self.request.lease);
+            self.keeper.release(self.request.context.clone(), self.request.lease, self.left);
         }
     }
 }

@@ -221,7 +221,7 @@ impl Reading<'_> {
             Some(content) => {
                 Ok(Document { path, revision, content, author: past.author, written_at: past.written_at, expires_at })
             }
-            None => Err(Error::NoRevision { path, revision, newest: Some(document.revision) }),
+            None => Err(Error::NoRevision { path, revision, newest: Some(document.revision), deleted: None }),
         }
     }
 }

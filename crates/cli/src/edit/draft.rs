@@ -54,13 +54,27 @@ impl Draft {
         read.map(|_| bytes).map_err(|source| trouble(&self.file, source))
     }
 
+    /// Whether the editor has taken it away.
+    pub(super) fn is_gone(&self) -> bool {
+        !self.file.exists()
+    }
+
     /// Keeps what was typed so far under a name of its own, before the draft is written anew.
     pub(super) fn keep(&mut self) -> Result<PathBuf, CliError> {
         self.kept += 1;
-        let name = self.file.file_name().unwrap_or_default().to_string_lossy();
-        let copy = self.dir.join(format!("{name}.yours-{}", self.kept));
+        let copy = self.copy();
         fs::copy(&self.file, &copy).map_err(|source| trouble(&copy, source))?;
         Ok(copy)
+    }
+
+    /// The last version that was kept, where one was.
+    pub(super) fn kept(&self) -> Option<PathBuf> {
+        (self.kept > 0).then(|| self.copy())
+    }
+
+    fn copy(&self) -> PathBuf {
+        let name = self.file.file_name().unwrap_or_default().to_string_lossy();
+        self.dir.join(format!("{name}.yours-{}", self.kept))
     }
 
     /// What was typed is in the document, or nothing was: the draft goes.

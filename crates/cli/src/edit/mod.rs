@@ -103,6 +103,14 @@ impl<'a> Session<'a> {
                 draft.discard();
                 session.tell(&ended)
             }
+            // There is nothing left to keep, unless earlier versions are beside it.
+            Err(error) if draft.is_gone() => {
+                if let Some(copy) = draft.kept() {
+                    return Err(CliError::NotWritten { source: Box::new(error), file: copy.display().to_string() });
+                }
+                draft.discard();
+                Err(error)
+            }
             // Nothing was typed, nothing is kept.
             Err(error) if draft.read(common.document_bytes_max).is_ok_and(|bytes| bytes == text.as_bytes()) => {
                 draft.discard();
@@ -117,6 +125,15 @@ impl<'a> Session<'a> {
     async fn go_on(&mut self, draft: &mut Draft, signals: &mut Signals) -> Result<Ended, CliError> {
         loop {
             edit(draft, signals).await?;
+            if draft.is_gone() {
+                return Err(CliError::Editor(format!(
+                    "the editor ended well and took its file {} away: {} stays as it was; to delete the document, run \
+                     `mutext rm {}`",
+                    draft.file().display(),
+                    self.args.path,
+                    self.args.path
+                )));
+            }
             let attempt = tokio::select! {
                 attempt = self.attempt(draft) => attempt,
                 signal = signals.next() => return Err(signals::interrupted_when(signal, "before it was written")),

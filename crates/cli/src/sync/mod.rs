@@ -34,7 +34,7 @@ use crate::config::Common;
 use crate::config_file::parse_duration;
 use crate::error::CliError;
 use crate::exit::Exit;
-use crate::output::{Written, to_stdout, write_unless_gone};
+use crate::output::{Written, on_one_line, to_stdout, write_unless_gone};
 use crate::signals::{self, Signal, Signals};
 
 /// Keep a folder of files and a context alike, in both directions
@@ -48,9 +48,9 @@ use crate::signals::{self, Signal, Signals};
     where the two changes do not touch each other. Else the file gets what the context has, and what\n\
     was in it is kept beside it as FILE.conflict-REVISION, for somebody to look at and remove. A\n\
     deletion gives way to a change, and nothing is ever written over unseen.\n\n\
-    Files whose names begin with a dot, links and the like are ignored. What cannot be a document (it is\n\
-    not UTF-8, is too large, or has a name that no document can have) is told of and left as it is; then,\n\
-    and where a copy of a conflict waits, the exit status is 1.\n\n\
+    Files whose names begin with a dot, links and the like are ignored. What cannot be a document (it\n\
+    is not UTF-8, is too large, or has a name that no document can have) is told of and left as it is;\n\
+    then, and where a copy of a conflict waits, the exit status is 1.\n\n\
     What both sides held when they were last alike stands in DIR/.mutext-sync.json. One sync at a time\n\
     works on a folder; another one waits for it (MUTEXT_WAIT), then gives up.")]
 pub(crate) struct SyncArgs {
@@ -195,13 +195,21 @@ async fn dry_run(pair: &mut Pair<'_>) -> Result<ExitCode, CliError> {
     let planned: Vec<Value> =
         actions.iter().map(|(path, action)| json!({ "path": path, "action": words(action) })).collect();
     let answer = json!({ "dir": folder, "context": context, "planned": planned, "left": left(&look.left) });
+    if !pair.common.out.json {
+        look.left.iter().for_each(|(path, why)| tell_left(path, why, pair.common));
+    }
     pair.common.out.answer(&answer, || {
         let mut lines: Vec<String> =
-            actions.iter().map(|(path, action)| format!("{path}: {}", words(action))).collect();
+            actions.iter().map(|(path, action)| on_one_line(&format!("{path}: {}", words(action)))).collect();
         lines.push(format!("nothing was done: {} to do\n", actions.len()));
         lines.join("\n")
     })?;
     Ok(Exit::Done.into())
+}
+
+/// A file's name may hold anything: what would move a terminal's cursor, or begin a line, is shown, not done.
+fn tell_left(path: &str, why: &str, common: &Common) {
+    common.out.warn("left", &format!("{} is left as it is: {}", on_one_line(path), on_one_line(why)));
 }
 
 fn left(left: &std::collections::BTreeMap<String, String>) -> Vec<Value> {
@@ -223,7 +231,7 @@ impl Told {
     /// For people each thing as it is done.
     fn tell(&mut self, path: &DocumentPath, done: &Done, common: &Common) {
         if !common.out.json {
-            self.say(&format!("{path} {}\n", words(done)));
+            self.say(&format!("{}\n", on_one_line(&format!("{path} {}", words(done)))));
         }
     }
 
@@ -253,11 +261,11 @@ impl Told {
             self.say(&format!("{answer}\n"));
         } else {
             for (path, why) in left_now.iter().filter(|left| !self.left.contains(left)) {
-                common.out.warn("left", &format!("{path} is left as it is: {why}"));
+                tell_left(path, why, common);
             }
             for copy in report.copies.iter().filter(|copy| !self.copies.contains(copy)) {
                 let what = "holds what could not be merged: put what you need of it into the file, then remove it";
-                common.out.warn("copy", &format!("{copy} {what}"));
+                common.out.warn("copy", &format!("{} {what}", on_one_line(copy)));
             }
             if !args.watch {
                 to_stdout(summary(report, common).as_bytes())?;

@@ -43,6 +43,18 @@ fn a_command_has_the_element_while_it_runs_and_completes_it_by_ending_well() {
 }
 
 #[test]
+fn an_element_that_was_completed_is_not_given_back_and_not_said_to_be_lost() {
+    let place = place_with_tasks(1);
+    let claimed = place.run(&["claim", "board.json", "/tasks", "--where", OPEN, "--json"]).json();
+    let completed = claimed["handle"].as_str().unwrap().to_owned();
+    place.run(&["claim", "--complete", &completed]).done();
+    let refused = place.run(&["claim", "--give-back", &completed]);
+    refused.refused(3, &["/tasks/0 was completed under this claim before", "nothing was changed"]);
+    assert_eq!(place.run(&["claim", "--give-back", &completed, "--json"]).error()["code"], "settled");
+    assert_eq!(task(&place, 0)["claim"]["state"], "done");
+}
+
+#[test]
 fn of_many_who_claim_each_has_another_element() {
     let place = place_with_tasks(4);
     let claim = ["claim", "board.json", "/tasks", "--where", OPEN, "--done", "{\"state\": \"done\"}"];

@@ -45,6 +45,16 @@ fn nothing_is_kept(place: &Place) {
     assert!(fs::read_dir(place.path("drafts")).unwrap().next().is_none());
 }
 
+#[test]
+fn an_editor_that_takes_its_file_away_is_told_so_and_nothing_is_said_to_be_kept() {
+    let place = place_with_editor("rm \"$1\"");
+    let ran = ran(&mut edit(&place, &[]));
+    ran.refused(7, &["took its file", "plan.md stays as it was", "mutext rm plan.md"]);
+    assert!(!ran.err.contains("is kept in"), "{ran:?}");
+    assert_eq!(place.run(&["get", "plan.md", "--json"]).json()["revision"], 1);
+    nothing_is_kept(&place);
+}
+
 /// Another agent's change, as a line of an editor's script.
 const CRITIC: &str = "mutext --agent critic replace plan.md --old two --new 2 --message numbers >&2";
 

@@ -257,6 +257,25 @@ fn a_write_that_drops_most_of_a_document_is_refused_unless_that_is_meant() {
 }
 
 #[test]
+fn nothing_from_a_pipe_or_a_file_is_no_line() {
+    let place = Place::new();
+    place.write("empty", "");
+    for command in ["append", "prepend"] {
+        place.run(&[command, "log.md", "--file", "empty"]).done();
+        let answer = place.run(&[command, "log.md", "-", "--json"]).json();
+        assert_eq!((&answer["revision"], &answer["unchanged"]), (&serde_json::Value::Null, &true.into()), "{command}");
+    }
+    place.run(&["get", "log.md"]).refused(6, &["no document"]);
+    place.run(&["append", "log.md", "one"]).done();
+    let said = place.run(&["insert", "log.md", "1", "-"]).done();
+    assert!(said.contains("stays at revision 1: there was nothing"), "{said}");
+    assert_eq!(place.content("log.md"), "one\n");
+    // An argument that is empty is meant.
+    place.run(&["append", "log.md", ""]).done();
+    assert_eq!(place.content("log.md"), "one\n\n");
+}
+
+#[test]
 fn a_reader_that_has_gone_ends_a_watch_and_an_export() {
     let place = Place::new();
     for number in 0..50 {

@@ -55,6 +55,8 @@ fn a_wait_that_runs_out_names_the_holder() {
     let error = place.run(&["lock", "tasks/17", "--no-wait", "--json", "--", "true"]).error();
     assert_eq!((error["code"].as_str(), error["exit"].as_u64()), (Some("timeout"), Some(4)));
     assert_eq!(error["holders"][0]["agent"], "planner");
+    let message = error["message"].as_str().unwrap();
+    assert!(message.contains("not granted at once") && !message.contains("wait longer"), "{message}");
     place.run(&["lock", "elsewhere", "--no-wait", "--", "true"]).done();
 }
 
@@ -189,7 +191,7 @@ fn a_server_that_is_not_redis_is_named_as_that() {
         }
     });
     let run = ran(&mut place.mutext(&["--locks", &locks, "lock", "plan.md", "--", "true"]));
-    run.refused(7, &[&locks, "does not speak as Redis does", "see that host and port"]);
+    run.refused(7, &[&locks, "an HTTP server answers there", "name the host and the port of a Redis server"]);
 }
 
 #[test]

@@ -10,6 +10,7 @@ mod edits;
 mod locks;
 mod monitoring;
 mod nested;
+mod outages;
 mod past;
 mod place;
 mod postgres;

@@ -34,6 +34,38 @@ fn past_revisions_are_shown_and_compared() {
 }
 
 #[test]
+fn after_a_purge_it_is_told_who_deleted_what_is_asked_for_and_why() {
+    let place = place_with_a_plan();
+    place.run(&["--agent", "anna", "purge", "plan.md", "--reason", "it held a name"]).done();
+    let parts = ["deleted at revision 4 by anna", "purged: it held a name"];
+    for command in [["show", "plan.md@1"], ["restore", "plan.md@2"], ["diff", "plan.md@1..2"], ["show", "plan.md@4"]] {
+        let ran = place.run(&command);
+        ran.refused(6, &parts);
+        assert!(!ran.err.contains("retention"), "{ran:?}");
+    }
+    let error = place.run(&["show", "plan.md@1", "--json"]).error();
+    assert_eq!(error["deleted"], serde_json::json!({ "author": "anna", "message": "purged: it held a name" }));
+    place.run(&["show", "plan.md@9"]).refused(6, &["the newest is 4"]);
+    place.run(&["show", "never.md@1"]).refused(6, &["there has never been such a document"]);
+}
+
+/// Whoever watches few of many documents keeps up with the feed.
+#[test]
+fn a_watch_says_how_far_it_has_come_while_others_change() {
+    let place = Place::new();
+    place.run(&["put", "elsewhere.md", "x"]).done();
+    let mut command = place.mutext(&["watch", "tasks/", "--after", "0", "--cursors", "--json", "--count", "1"]);
+    let mut watch = Holder::start_without_word(&mut command);
+    let line: Value = serde_json::from_str(&watch.line()).unwrap();
+    assert_eq!(line, serde_json::json!({ "cursor": 1, "changes": [] }));
+    // It is no commit that counts.
+    place.run(&["put", "tasks/1", "x"]).done();
+    let line: Value = serde_json::from_str(&watch.line()).unwrap();
+    assert_eq!((&line["cursor"], &line["changes"][0]["path"]), (&2.into(), &"tasks/1".into()));
+    assert_eq!(watch.end().status, 0);
+}
+
+#[test]
 fn blame_names_who_last_touched_each_line_and_each_key() {
     let place = place_with_a_plan();
     let blame = place.run(&["blame", "plan.md", "--json"]).json();

@@ -21,6 +21,22 @@ fn read(place: &Place, name: &str) -> String {
     fs::read_to_string(place.path(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
 }
 
+/// A name may hold anything but a slash: what a terminal would do, or take for another line, is shown.
+#[test]
+fn names_of_files_do_nothing_to_a_terminal() {
+    let place = place_with(&["notes"]);
+    place.write("notes/red\u{1b}[31m\nwarning: all is lost", "x");
+    place.write("notes/left\u{9b}2J", "y");
+    for flags in [&["sync", "notes"][..], &["sync", "notes", "--dry-run"]] {
+        let ran = place.run(flags);
+        let told = ran.err.lines().filter(|line| line.starts_with("warning: ")).count();
+        assert_eq!(told, 2, "{ran:?}");
+        assert!(ran.err.contains("red\\u{1b}[31m\\nwarning: all is lost is left as it is"), "{ran:?}");
+        let moves = |character: char| character.is_control() && character != '\n';
+        assert!(!ran.err.chars().chain(ran.out.chars()).any(moves), "{ran:?}");
+    }
+}
+
 #[test]
 fn what_is_new_on_one_side_goes_to_the_other() {
     let place = place_with(&["notes", "notes/sub"]);

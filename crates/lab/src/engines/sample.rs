@@ -20,7 +20,7 @@ pub(crate) fn sample(names: &[&str], trials: usize) -> Results {
         store: "embedded:there".to_owned(),
         locks: "redis://h:6379/0".to_owned(),
         facts: vec!["a server | of a version".to_owned()],
-        capabilities: capabilities.clone(),
+        declares: super::declared_by(&capabilities),
         trials: experiment.trials.clone(),
         samples: experiment.samples.clone(),
         probes: vec![Probe {

@@ -18,7 +18,7 @@ pub struct EngineSummary {
     /// Where its locks lie.
     pub locks: String,
     /// What its lock service declares: each property, and what it has of it.
-    pub declares: Vec<(&'static str, String)>,
+    pub declares: Vec<(String, String)>,
     /// Its trials, judged and compared with its store's baseline as in the published experiment.
     pub experiment: Summary,
     /// Time to take a lock that nobody else wants, in milliseconds.
@@ -88,7 +88,7 @@ fn summarise(results: &Results, engine: &EngineResults) -> EngineSummary {
         name: engine.name.clone(),
         store: engine.store.clone(),
         locks: engine.locks.clone(),
-        declares: engine.capabilities.described(),
+        declares: engine.declares.clone(),
         experiment,
         free_acquire_ms: all(|probe| &probe.acquire_ms),
         free_release_ms: all(|probe| &probe.release_ms),
@@ -174,7 +174,7 @@ pub fn table(comparison: &Comparison) -> Table {
 pub fn declared(comparison: &Comparison) -> Table {
     let mut header = vec!["engine".to_owned()];
     let properties = comparison.engines.first().map(|engine| &engine.declares);
-    header.extend(properties.into_iter().flatten().map(|(property, _)| (*property).to_owned()));
+    header.extend(properties.into_iter().flatten().map(|(property, _)| property.clone()));
     let rows = comparison.engines.iter().map(|engine| {
         let has = engine.declares.iter().map(|(_, has)| has.clone());
         [engine.name.clone()].into_iter().chain(has).collect()

@@ -73,7 +73,8 @@ impl Context {
     }
 
     /// Gives the element of a claim back to the board, as [`Claimed::hand_back`] does, by its handle. A second time it
-    /// changes nothing. Errors as [`Context::complete_claim`] does.
+    /// changes nothing. Errors as [`Context::complete_claim`] does, and with [`BoardError::Settled`] where the claim was
+    /// completed before.
     pub async fn hand_back_claim(&self, handle: &ClaimHandle, edits: &[Edit]) -> Result<(Element, Revision), Error> {
         self.step_claim(handle, Step::HandBack, edits).await
     }

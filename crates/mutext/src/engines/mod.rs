@@ -79,6 +79,9 @@ pub(crate) trait Opens: fmt::Debug + fmt::Display + Send + Sync {
     ) -> Result<Arc<dyn LockService>, EngineError>;
 }
 
+/// Reads an address, or says what is wrong with it.
+type Read = fn(&str) -> Result<Arc<dyn Opens>, String>;
+
 /// An engine, whether this build has it or not.
 struct Kind {
     /// The feature that a build needs for it; none where every build has it.
