@@ -3,7 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use mutext_contract::{Acquisition, Blocked, Deadline, EngineError, FencingToken, Grant, Lease, LeaseId, LockRequest};
+use mutext_contract::{
+    Acquisition, Blocked, Deadline, Effect, EngineError, FencingToken, Grant, Lease, LeaseId, LockRequest,
+};
 use tokio::time::Instant;
 
 use crate::board::{Expected, Held};
@@ -363,18 +365,17 @@ impl<'a> Attempt<'a> {
                         self.expire(row, ahead.kind).await?;
                         return Ok(Woken::Look);
                     }
-                    let Some(now) = self.locks.get(row.key.clone(), self.deadline).await? else {
-                        return Ok(Woken::Look);
-                    };
-                    if now.mod_revision != row.modified {
-                        // A renewal that nobody told of.
+                    // It may be gone, or renewed, and nobody told of it.
+                    if !self.stand(&[row]).await? {
                         return Ok(Woken::Look);
                     }
                     continue;
                 }
             };
+            let mut has_missed = false;
             for news in news {
                 match news {
+                    News::Missed => has_missed = true,
                     News::LookAgain => {
                         watcher.reset();
                         // A watch that is refused again and again must not keep anybody busy.
@@ -405,7 +406,23 @@ impl<'a> Attempt<'a> {
                     News::Gone { .. } => {}
                 }
             }
+            if has_missed {
+                let seen: Vec<&Row> = [Some(own), replaced, ahead.rows.last()].into_iter().flatten().collect();
+                if !self.stand(&seen).await? {
+                    return Ok(Woken::Look);
+                }
+            }
         }
+    }
+
+    /// Whether these are still as they were seen.
+    async fn stand(&self, seen: &[&Row]) -> Result<bool, EngineError> {
+        let found = self.locks.step(steps::look(seen), self.deadline).await;
+        // A look changes nothing, whatever became of its answer.
+        let found = found.map_err(|trouble| trouble.with_effect(Effect::None))?;
+        let stands =
+            |(index, row): (usize, &&Row)| found.found(index).first().is_some_and(|kv| kv.mod_revision == row.modified);
+        Ok(seen.iter().enumerate().all(stands))
     }
 
     /// What is in the way has been seen as it is for as long as it may be.

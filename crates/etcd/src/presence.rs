@@ -14,7 +14,7 @@ use tokio::time::Instant;
 
 use crate::board::{Chore, Held, Left};
 use crate::core::Core;
-use crate::keys::Keys;
+use crate::keys::{Keys, Range};
 use crate::link::{Link, Pause, lock};
 use crate::options::EtcdOptions;
 use crate::records::Row;
@@ -102,28 +102,34 @@ impl Core {
     }
 
     async fn hear_as(&self, home: i64, watches: &Watches) {
-        let news = self.keys.all_news(home);
+        let all_news = self.keys.all_news(home);
         let mut watcher = watches.watcher();
         loop {
-            watcher.reset();
-            let look = RangeRequest { key: news.0.clone(), range_end: news.1.clone() };
-            let Ok(found) = self.link.call(&RANGE, look, Deadline::after(PATIENCE)).await else {
-                tokio::time::sleep(PATIENCE / 10).await;
-                continue;
-            };
-            let revision = found.answer.header.map_or(0, |header| header.revision);
-            for kv in found.answer.kvs {
-                self.told(kv.key).await;
-            }
-            watcher.set(std::slice::from_ref(&news), revision + 1);
-            'told: loop {
-                for news in watcher.news().await {
-                    match news {
-                        News::Written { key, .. } => self.told(key).await,
-                        News::Gone { .. } => {}
-                        News::LookAgain => break 'told,
+            // Nothing is known yet: whatever there was before the watch counts as missed.
+            watcher.set(std::slice::from_ref(&all_news), 0);
+            for news in watcher.news().await {
+                match news {
+                    News::Written { key, .. } => self.told(key).await,
+                    News::Gone { .. } => {}
+                    News::Missed => self.catch_up(&all_news).await,
+                    News::LookAgain => {
+                        watcher.reset();
+                        tokio::time::sleep(PATIENCE / 10).await;
                     }
                 }
+            }
+        }
+    }
+
+    /// Takes what has been told already, as soon as the cluster answers.
+    async fn catch_up(&self, (key, range_end): &Range) {
+        let look = RangeRequest { key: key.clone(), range_end: range_end.clone() };
+        loop {
+            if let Ok(found) = self.link.call(&RANGE, look.clone(), Deadline::after(PATIENCE)).await {
+                for kv in found.answer.kvs {
+                    self.told(kv.key).await;
+                }
+                return;
             }
             tokio::time::sleep(PATIENCE / 10).await;
         }
