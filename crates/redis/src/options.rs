@@ -325,6 +325,53 @@ impl RedisOptions {
         }
     }
 
+    /// Where tokens come from, as the engine declares it.
+    pub(crate) const fn token_source(&self) -> &'static str {
+        match self.set {
+            Set::Sentinel(_) => {
+                "a counter for each context, under an epoch that the document store mints for each run of the primary \
+                 and for each failover"
+            }
+            Set::Cluster(_) => {
+                "a counter for each context, under an epoch that the document store mints for each run of the node that \
+                 serves it, and for each failover or move to another node"
+            }
+            Set::One | Set::Nodes(_) => {
+                "a counter for each context, under an epoch that the document store mints for each run of the server"
+            }
+        }
+    }
+
+    /// What grants survive, as the engine declares it.
+    pub(crate) const fn survives(&self) -> &'static str {
+        match (&self.set, self.min_replicas) {
+            (Set::Sentinel(_), 0) => {
+                "the death of any client; a failover too, but for grants that the promoted replica had not seen, since \
+                 replication is asynchronous and min_replicas is not set; after a restart of the primary, leases stand \
+                 as far as its own persistence kept them; a new epoch begins in both cases"
+            }
+            (Set::Sentinel(_), _) => {
+                "the death of any client; a failover too, if the promoted replica is one of those that min_replicas has \
+                 confirm each grant; after a restart of the primary, leases stand as far as its own persistence kept \
+                 them; a new epoch begins in both cases"
+            }
+            (Set::Cluster(_), 0) => {
+                "the death of any client, and a slot's move to another node; a failover too, but for grants that the \
+                 promoted replica had not seen, since replication is asynchronous and min_replicas is not set; after a \
+                 restart of a master, leases stand as far as its own persistence kept them; a new epoch begins in each case"
+            }
+            (Set::Cluster(_), _) => {
+                "the death of any client, and a slot's move to another node; a failover too, if the promoted replica is \
+                 one of those that min_replicas has confirm each grant; after a restart of a master, leases stand as far \
+                 as its own persistence kept them; a new epoch begins in each case"
+            }
+            (Set::One | Set::Nodes(_), _) => {
+                "the death of any client; after a restart of the server, leases stand as far as its own persistence kept \
+                 them, and a new epoch begins"
+            }
+        }
+    }
+
     /// The servers that know nothing of each other.
     pub(crate) fn node_hosts(&self) -> &[Host] {
         match &self.set {
@@ -500,6 +547,26 @@ mod tests {
             assert_eq!(RedisOptions::parse(text).unwrap().url(), text);
         }
         assert_eq!(RedisOptions::parse("redis://h").unwrap().url(), "redis://h:6379/0");
+    }
+
+    #[test]
+    fn each_way_to_servers_says_what_a_failover_loses() {
+        let said = |text: &str| {
+            let options = RedisOptions::parse(text).unwrap();
+            (options.token_source(), options.survives())
+        };
+        let (source, alone) = said("redis://h");
+        assert!(!source.contains("failover") && !alone.contains("failover"), "{source}; {alone}");
+        for text in ["redis+sentinel://h/s", "redis+cluster://h"] {
+            let (source, unconfirmed) = said(text);
+            assert!(source.contains("each failover"), "{text}: {source}");
+            assert!(
+                unconfirmed.contains("had not seen") && unconfirmed.contains("asynchronous"),
+                "{text}: {unconfirmed}"
+            );
+            let (_, confirmed) = said(&format!("{text}?min_replicas=1"));
+            assert!(confirmed.contains("confirm each grant") && !confirmed.contains("asynchronous"), "{confirmed}");
+        }
     }
 
     #[test]
