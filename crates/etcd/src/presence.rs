@@ -9,13 +9,14 @@ use std::thread;
 use std::time::Duration;
 
 use mutext_contract::{Deadline, Effect, EngineError, LeaseId, TroubleKind};
+use mutext_reach::Pause;
 use tokio::sync::{oneshot, watch};
 use tokio::time::Instant;
 
 use crate::board::{Chore, Held, Left};
 use crate::core::Core;
 use crate::keys::{Keys, Range};
-use crate::link::{Link, Pause, lock};
+use crate::link::{LONGEST_PAUSE, Link, lock};
 use crate::options::EtcdOptions;
 use crate::records::Row;
 use crate::steps::{self, Scene};
@@ -35,7 +36,7 @@ const PATIENCE: Duration = Duration::from_secs(2);
 impl Core {
     /// Keeps an etcd lease, and gets another where it was lost.
     async fn keep(&self) {
-        let mut pause = Pause::new();
+        let mut pause = Pause::up_to(LONGEST_PAUSE);
         loop {
             let grant = self.link.call(&LEASE_GRANT, LeaseGrantRequest { ttl: SILENT_FOR }, Deadline::after(PATIENCE));
             let granted = match grant.await {
@@ -46,7 +47,7 @@ impl Core {
                     continue;
                 }
             };
-            pause = Pause::new();
+            pause = Pause::up_to(LONGEST_PAUSE);
             let silent_for = Duration::from_secs(u64::try_from(granted.ttl).unwrap_or(1).max(1));
             self.home.send_replace(granted.id);
             self.keep_one(granted.id, silent_for).await;

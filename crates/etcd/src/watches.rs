@@ -13,10 +13,11 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex};
 
+use mutext_reach::Pause;
 use tokio::sync::{Notify, mpsc};
 
 use crate::keys::Range;
-use crate::link::{Link, Pause, lock};
+use crate::link::{LONGEST_PAUSE, Link, lock};
 use crate::trouble;
 use crate::wire::{DELETED, Event, WatchCancelRequest, WatchCreateRequest, WatchRequest, WatchResponse, WatchWish};
 
@@ -180,7 +181,7 @@ impl Desk {
     }
 
     pub(crate) async fn run(mut self, link: &Link) {
-        let mut pause = Pause::new();
+        let mut pause = Pause::up_to(LONGEST_PAUSE);
         loop {
             // A member answers a stream with its first watch: without one there is nothing to wait for.
             while self.registered.is_empty() {
@@ -190,7 +191,7 @@ impl Desk {
                 }
             }
             match self.stream(link).await {
-                End::Served => pause = Pause::new(),
+                End::Served => pause = Pause::up_to(LONGEST_PAUSE),
                 End::Failed => pause.wait().await,
                 End::Over => return,
             }
