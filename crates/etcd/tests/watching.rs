@@ -1,4 +1,4 @@
-//! How those who wait are told.
+//! How those who wait are told, and in which order they are served.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot be set up fails")]
 
@@ -60,4 +60,27 @@ async fn those_who_come_together_are_told_at_once_each() {
     for waiter in waiting {
         waiter.await.unwrap();
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn those_who_have_waited_long_are_served_in_their_order_though_they_are_in_nobodys_way() {
+    const PATHS: [&str; 8] = ["a", "b", "c", "d", "e", "f", "g", "h"];
+    let server = EtcdServer::start().unwrap();
+    let epochs = Arc::default();
+    let (anna, bert) = (open(&server.url(), &epochs).await.unwrap(), open(&server.url(), &epochs).await.unwrap());
+    let held = granted(&anna, &request("anna", "/", TTL), LONG).await.lease;
+    let mut waiting = Vec::new();
+    for (number, path) in PATHS.into_iter().enumerate() {
+        let locks = Arc::clone([&anna, &bert][number % 2]);
+        waiting.push(tokio::spawn(async move { granted(&locks, &request("waiter", path, TTL), LONG).await.lease }));
+        queued(&anna, number + 1).await;
+    }
+    // Longer than anybody lets one go first who does not take its turn.
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    anna.release(&context(), held.id(), soon()).await.unwrap();
+    let mut tokens = Vec::new();
+    for waiter in waiting {
+        tokens.push(waiter.await.unwrap().token.number());
+    }
+    assert!(tokens.is_sorted(), "{tokens:?}");
 }
