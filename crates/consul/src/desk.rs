@@ -13,12 +13,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mutext_contract::{Acquisition, Blocked, Claim, ContextName, Deadline, EngineError, LeaseId, TroubleKind};
+use mutext_reach::Pause;
 use tokio::sync::{broadcast, mpsc};
 use tokio::time::Instant;
 
 use crate::asked::{Attempt, Call, Job, Verdict, What, again};
 use crate::home::{Home, Homes};
-use crate::http::Pause;
+use crate::http::LONGEST_PAUSE;
 use crate::keys::Keys;
 use crate::kv::Consul;
 use crate::plan::Draft;
@@ -221,7 +222,7 @@ impl Desk {
 
     /// Decides what is asked, and writes it, until all of it is answered.
     async fn work(&mut self, mut jobs: Vec<Job>) {
-        let mut pause = Pause::new();
+        let mut pause = Pause::up_to(LONGEST_PAUSE);
         let mut trouble: Option<EngineError> = None;
         let mut conflicts = 0;
         // Whether the version at hand was seen after all that is asked.

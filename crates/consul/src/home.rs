@@ -9,9 +9,10 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use mutext_contract::{EngineError, HolderId, TroubleKind};
+use mutext_reach::Pause;
 use tokio::time::{Instant, sleep, timeout_at};
 
-use crate::http::{Pause, lock};
+use crate::http::{LONGEST_PAUSE, lock};
 use crate::keys::Keys;
 use crate::kv::{Consul, Found, Outcome, Step};
 use crate::trouble;
@@ -155,7 +156,7 @@ impl Homes {
     /// Renews the session until it cannot any more.
     async fn renew(&self, home: &Home) {
         sleep(self.ttl / 3).await;
-        let mut pause = Pause::new();
+        let mut pause = Pause::up_to(LONGEST_PAUSE);
         while let Some(good_until) = self.good_until(home) {
             let asked = Instant::now();
             match timeout_at(good_until, self.consul.renew_session(&home.session, PATIENCE)).await {
@@ -164,7 +165,7 @@ impl Homes {
                     if let Some(state) = lock(&self.state).as_mut().filter(|state| state.home == *home) {
                         state.good_until = asked + self.ttl;
                     }
-                    pause = Pause::new();
+                    pause = Pause::up_to(LONGEST_PAUSE);
                     sleep(self.ttl / 3).await;
                 }
                 Ok(Err(error)) => {
@@ -182,11 +183,11 @@ impl Homes {
         let (prefix, alive) = (self.keys.home(&home.id), self.keys.alive(&home.id));
         let mut seen: HashMap<String, u64> = HashMap::new();
         let mut index = 0;
-        let mut pause = Pause::new();
+        let mut pause = Pause::up_to(LONGEST_PAUSE);
         loop {
             match self.consul.list(&prefix, index, LISTEN).await {
                 Ok(listing) => {
-                    pause = Pause::new();
+                    pause = Pause::up_to(LONGEST_PAUSE);
                     if !listing.found.iter().any(|found| found.key == alive) {
                         return;
                     }

@@ -14,12 +14,13 @@ use hyper::header::{CONTENT_TYPE, HOST, HeaderValue};
 use hyper::{Method, Request};
 use hyper_util::rt::TokioIo;
 use mutext_contract::EngineError;
+use mutext_reach::Host;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
-use crate::options::{Agent, ConsulOptions};
+use crate::options::ConsulOptions;
 use crate::tls::Tls;
 
 /// The largest answer that is read: a lock table is at most half a mebibyte, in a third more of text.
@@ -27,22 +28,24 @@ const ANSWER_BYTES_MAX: usize = 16 << 20;
 /// The most questions under way at once, and with them the most connections, beside the one that listens: Consul lets
 /// all processes of one machine have 200.
 const ASKED_MAX: usize = 12;
+/// The longest pause before something is asked again.
+pub(crate) const LONGEST_PAUSE: Duration = Duration::from_millis(500);
 
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum HttpTrouble {
     /// No agent could be connected to: nothing was asked.
     #[error("{agent}: {source}")]
-    Connect { agent: Agent, source: std::io::Error },
+    Connect { agent: Host, source: std::io::Error },
     /// No TLS with it: nothing was asked.
     #[error("{agent}: TLS could not be agreed on: {source}")]
-    Tls { agent: Agent, source: std::io::Error },
+    Tls { agent: Host, source: std::io::Error },
     /// The connection broke while the answer was awaited.
     #[error("{agent}: the connection broke: {source}")]
-    Broken { agent: Agent, source: Box<dyn std::error::Error + Send + Sync> },
+    Broken { agent: Host, source: Box<dyn std::error::Error + Send + Sync> },
     /// The answer did not come in time.
     #[error("{agent} did not answer within {patience:?}")]
-    Silent { agent: Agent, patience: Duration },
+    Silent { agent: Host, patience: Duration },
 }
 
 impl HttpTrouble {
@@ -73,7 +76,7 @@ pub(crate) struct Question {
 
 /// The agents, one of which is asked until it fails.
 pub(crate) struct Client {
-    agents: Vec<Agent>,
+    agents: Vec<Host>,
     /// Which one is asked.
     current: AtomicUsize,
     idle: Mutex<Vec<(usize, Connection)>>,
@@ -231,18 +234,18 @@ impl Client {
         let agent = &self.agents[number];
         let refused = |source| HttpTrouble::Connect { agent: agent.clone(), source };
         let slow = |_| refused(std::io::Error::from(std::io::ErrorKind::TimedOut));
-        let connecting = TcpStream::connect((agent.host.as_str(), agent.port));
+        let connecting = TcpStream::connect((agent.name.as_str(), agent.port));
         let stream = timeout(self.connect_timeout, connecting).await.map_err(slow)?.map_err(refused)?;
         // A question is small, and waits for its answer.
         stream.set_nodelay(true).map_err(refused)?;
         let Some(tls) = &self.tls else { return handshake(agent, stream).await };
-        let encrypting = timeout(self.connect_timeout, tls.connect(&agent.host, stream)).await.map_err(slow)?;
+        let encrypting = timeout(self.connect_timeout, tls.connect(&agent.name, stream)).await.map_err(slow)?;
         let stream = encrypting.map_err(|source| HttpTrouble::Tls { agent: agent.clone(), source })?;
         handshake(agent, stream).await
     }
 }
 
-async fn handshake<S>(agent: &Agent, stream: S) -> Result<Connection, HttpTrouble>
+async fn handshake<S>(agent: &Host, stream: S) -> Result<Connection, HttpTrouble>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -256,25 +259,6 @@ where
         }
     });
     Ok(sender)
-}
-
-/// How long to wait before asking again: longer each time, and never the same for everybody.
-#[derive(Debug)]
-pub(crate) struct Pause(Duration);
-
-impl Pause {
-    const LEAST: Duration = Duration::from_millis(5);
-    const MOST: Duration = Duration::from_millis(500);
-
-    pub(crate) const fn new() -> Self {
-        Self(Self::LEAST)
-    }
-
-    pub(crate) async fn wait(&mut self) {
-        let share: f64 = rand::random_range(0.5..1.0);
-        tokio::time::sleep(self.0.mul_f64(share)).await;
-        self.0 = (self.0 * 2).min(Self::MOST);
-    }
 }
 
 /// Shared by all that asks.

@@ -1,8 +1,7 @@
 //! Names of keys.
 
 use mutext_contract::ContextName;
-
-use crate::options::encoded;
+use mutext_reach::encoded;
 
 /// Names of keys, all below one prefix.
 #[derive(Debug)]

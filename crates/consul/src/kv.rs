@@ -7,6 +7,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use hyper::Method;
 use hyper::body::Bytes;
+use mutext_reach::encoded;
 use serde::{Deserialize, Serialize};
 
 use crate::http::{HttpTrouble, Question, Reply, SharedClient};
@@ -192,7 +193,7 @@ pub(crate) struct Consul {
 
 impl Consul {
     pub(crate) fn new(client: SharedClient, options: &ConsulOptions) -> Self {
-        let dc = options.dc().map(|dc| format!("dc={}&", crate::options::encoded(dc))).unwrap_or_default();
+        let dc = options.dc().map(|dc| format!("dc={}&", encoded(dc))).unwrap_or_default();
         Self { client, dc }
     }
 
@@ -210,7 +211,7 @@ impl Consul {
         let mut path = "/v1/kv/".to_owned();
         for (number, part) in key.split('/').enumerate() {
             let slash = if number == 0 { "" } else { "/" };
-            let _ = write!(path, "{slash}{}", crate::options::encoded(part));
+            let _ = write!(path, "{slash}{}", encoded(part));
         }
         let _ = write!(path, "?{}", self.dc);
         path

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mutext_contract::{Deadline, EngineError, EpochSource, TroubleKind};
+use mutext_reach::{Host, Secret, TlsFiles, decoded, encoded, hosts, list, prefix, seconds};
 
 use crate::ConsulLocks;
 
@@ -32,8 +33,8 @@ const KNOWN: &str =
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConsulOptions {
-    tls: bool,
-    agents: Vec<Agent>,
+    is_encrypted: bool,
+    agents: Vec<Host>,
     token: Option<Secret>,
     token_file: Option<PathBuf>,
     prefix: String,
@@ -41,38 +42,7 @@ pub struct ConsulOptions {
     session_ttl: Duration,
     lock_delay: Duration,
     connect_timeout: Duration,
-    pub(crate) tls_ca: Option<PathBuf>,
-    pub(crate) tls_cert: Option<PathBuf>,
-    pub(crate) tls_key: Option<PathBuf>,
-}
-
-/// Where one agent listens.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Agent {
-    /// A name, or an address without brackets.
-    pub(crate) host: String,
-    pub(crate) port: u16,
-}
-
-impl fmt::Display for Agent {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // An IPv6 address.
-        if self.host.contains(':') {
-            write!(f, "[{}]:{}", self.host, self.port)
-        } else {
-            write!(f, "{}:{}", self.host, self.port)
-        }
-    }
-}
-
-/// A token, which is never shown.
-#[derive(Clone, PartialEq, Eq)]
-struct Secret(String);
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("***")
-    }
+    pub(crate) tls: TlsFiles,
 }
 
 impl ConsulOptions {
@@ -80,21 +50,20 @@ impl ConsulOptions {
     /// `?`. The error says which rule it breaks and what would be right.
     pub fn parse(text: &str) -> Result<Self, String> {
         let (scheme, rest) = text.split_once("://").ok_or("write consul://HOST:PORT")?;
-        let tls = match scheme {
-            "consul" => false,
-            "consuls" => true,
+        let (is_encrypted, port) = match scheme {
+            "consul" => (false, PORT),
+            "consuls" => (true, PORT_TLS),
             other => return Err(format!("{other}: is neither consul: nor consuls:")),
         };
         let (place, query) = rest.split_once('?').unwrap_or((rest, ""));
-        let (login, hosts) = place.rsplit_once('@').unwrap_or(("", place));
-        let hosts = hosts.trim_end_matches('/');
-        if hosts.contains('/') {
+        let (login, agents) = place.rsplit_once('@').unwrap_or(("", place));
+        let agents = agents.trim_end_matches('/');
+        if agents.contains('/') {
             return Err("nothing but options stands after the hosts; write consul://HOST:PORT?prefix=NAME".to_owned());
         }
-        let agents = hosts.split(',').map(|host| agent(host, tls)).collect::<Result<Vec<_>, _>>()?;
         let mut options = Self {
-            tls,
-            agents,
+            is_encrypted,
+            agents: hosts(agents, port)?,
             token: token(login)?,
             token_file: None,
             prefix: "mutext".to_owned(),
@@ -102,17 +71,13 @@ impl ConsulOptions {
             session_ttl: SESSION_TTL,
             lock_delay: LOCK_DELAY,
             connect_timeout: CONNECT_PATIENCE,
-            tls_ca: None,
-            tls_cert: None,
-            tls_key: None,
+            tls: TlsFiles::default(),
         };
-        for option in query.split('&').filter(|option| !option.is_empty()) {
-            let (key, value) = option.split_once('=').unwrap_or((option, ""));
-            options.set(key, decoded(value)?)?;
+        for option in mutext_reach::options(query) {
+            let (key, value) = option?;
+            options.set(key, value)?;
         }
-        if options.tls_cert.is_some() != options.tls_key.is_some() {
-            return Err("tls_cert and tls_key go together; give both".to_owned());
-        }
+        options.tls.check(is_encrypted, "consuls://")?;
         if options.token.is_some() && options.token_file.is_some() {
             return Err("it has a token before the host and a token_file; give one".to_owned());
         }
@@ -123,17 +88,12 @@ impl ConsulOptions {
         match key {
             "token_file" => self.token_file = Some(PathBuf::from(value)),
             "token" => return Err("the token stands before the host; write consul://:TOKEN@HOST".to_owned()),
-            "prefix" => self.prefix = prefix(value)?,
+            "prefix" => self.prefix = prefix(&value)?,
             "dc" => self.dc = Some(value).filter(|dc| !dc.is_empty()),
-            "session_ttl" => self.session_ttl = seconds(key, &value, 1.0, 86400.0)?,
-            "lock_delay" => self.lock_delay = seconds(key, &value, 0.0, 60.0)?,
-            "connect_timeout" => self.connect_timeout = seconds(key, &value, 0.001, 3600.0)?,
-            "tls_ca" | "tls_cert" | "tls_key" if !self.tls => {
-                return Err(format!("{key} needs TLS; write consuls:// instead"));
-            }
-            "tls_ca" => self.tls_ca = Some(PathBuf::from(value)),
-            "tls_cert" => self.tls_cert = Some(PathBuf::from(value)),
-            "tls_key" => self.tls_key = Some(PathBuf::from(value)),
+            "session_ttl" => self.session_ttl = seconds(key, &value, 1.0..=86400.0)?,
+            "lock_delay" => self.lock_delay = seconds(key, &value, 0.0..=60.0)?,
+            "connect_timeout" => self.connect_timeout = seconds(key, &value, 0.001..=3600.0)?,
+            other if self.tls.set(other, &value) => {}
             other => return Err(format!("it has no option {other:?}; {KNOWN}")),
         }
         Ok(())
@@ -145,16 +105,9 @@ impl ConsulOptions {
     }
 
     fn text(&self, token: Option<&str>) -> String {
-        let scheme = if self.tls { "consuls" } else { "consul" };
+        let scheme = if self.is_encrypted { "consuls" } else { "consul" };
         let login = token.map(|token| format!(":{token}@")).unwrap_or_default();
-        let agents: Vec<String> = self.agents.iter().map(Agent::to_string).collect();
         let mut options = Vec::new();
-        let files = [
-            ("token_file", &self.token_file),
-            ("tls_ca", &self.tls_ca),
-            ("tls_cert", &self.tls_cert),
-            ("tls_key", &self.tls_key),
-        ];
         if self.prefix != "mutext" {
             options.push(format!("prefix={}", encoded(&self.prefix)));
         }
@@ -167,18 +120,18 @@ impl ConsulOptions {
         for (key, value, usual) in durations {
             options.extend((value != usual).then(|| format!("{key}={}", value.as_secs_f64())));
         }
-        for (key, file) in files {
-            options.extend(file.as_ref().map(|file| format!("{key}={}", encoded(&file.display().to_string()))));
-        }
+        let token_file =
+            self.token_file.as_ref().map(|file| format!("token_file={}", encoded(&file.display().to_string())));
+        options.extend(token_file.into_iter().chain(self.tls.options()));
         let query = if options.is_empty() { String::new() } else { format!("?{}", options.join("&")) };
-        format!("{scheme}://{login}{}{query}", agents.join(","))
+        format!("{scheme}://{login}{}{query}", list(&self.agents))
     }
 
     pub(crate) const fn is_encrypted(&self) -> bool {
-        self.tls
+        self.is_encrypted
     }
 
-    pub(crate) fn agents(&self) -> &[Agent] {
+    pub(crate) fn agents(&self) -> &[Host] {
         &self.agents
     }
 
@@ -215,8 +168,7 @@ impl ConsulOptions {
 
     /// Whether what is sent can be read on the way.
     pub(crate) fn is_exposed(&self) -> bool {
-        let local = |host: &str| host == "localhost" || host == "::1" || host.starts_with("127.");
-        !self.tls && self.agents.iter().any(|agent| !local(&agent.host))
+        !self.is_encrypted && !self.agents.iter().all(Host::is_local)
     }
 
     /// Connects, and makes sure that it can be worked with. `epochs` is the store of the documents that the locks
@@ -247,62 +199,6 @@ fn token(login: &str) -> Result<Option<Secret>, String> {
         return Err("the token has characters that no token has".to_owned());
     }
     Ok(Some(token).filter(|token| !token.is_empty()).map(Secret))
-}
-
-fn agent(text: &str, tls: bool) -> Result<Agent, String> {
-    let usual = if tls { PORT_TLS } else { PORT };
-    let (host, port) = match text.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
-        Some((host, port)) => (host, port.strip_prefix(':')),
-        None => text.rsplit_once(':').map_or((text, None), |(host, port)| (host, Some(port))),
-    };
-    let host = decoded(host)?;
-    if host.is_empty() || host.contains(|letter: char| letter.is_whitespace() || letter.is_control()) {
-        return Err("it names no host; write consul://HOST:PORT".to_owned());
-    }
-    let port = match port {
-        None => usual,
-        Some(port) => port.parse().map_err(|_| format!("{port:?} is not a port; write consul://HOST:8500"))?,
-    };
-    Ok(Agent { host, port })
-}
-
-fn prefix(text: String) -> Result<String, String> {
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.:".contains(&byte);
-    if text.is_empty() || text.len() > 64 || !text.bytes().all(plain) {
-        return Err(format!("prefix {text:?} is not 1 to 64 letters, digits, and - _ . :"));
-    }
-    Ok(text)
-}
-
-fn seconds(key: &str, text: &str, least: f64, most: f64) -> Result<Duration, String> {
-    let seconds = text.parse::<f64>().ok().filter(|seconds| (least..=most).contains(seconds));
-    let refuse = || format!("{key} {text:?} is not a number of seconds from {least} to {most}");
-    Ok(Duration::from_secs_f64(seconds.ok_or_else(refuse)?))
-}
-
-fn decoded(text: &str) -> Result<String, String> {
-    let refuse = || "a part of it is not percent-encoded UTF-8".to_owned();
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.bytes();
-    while let Some(byte) = rest.next() {
-        if byte == b'%' {
-            let digit = |byte: Option<u8>| byte.and_then(|byte| char::from(byte).to_digit(16));
-            let (high, low) = (digit(rest.next()).ok_or_else(refuse)?, digit(rest.next()).ok_or_else(refuse)?);
-            bytes.push(u8::try_from(high * 16 + low).map_err(|_| refuse())?);
-        } else {
-            bytes.push(byte);
-        }
-    }
-    String::from_utf8(bytes).map_err(|_| refuse())
-}
-
-/// Percent-encodes all but RFC 3986's unreserved characters.
-pub(crate) fn encoded(text: &str) -> String {
-    let encode = |byte: u8| {
-        let plain = byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
-        if plain { char::from(byte).to_string() } else { format!("%{byte:02X}") }
-    };
-    text.bytes().map(encode).collect()
 }
 
 #[cfg(test)]

@@ -32,18 +32,18 @@ impl Tls {
         let certificates = |file: &Path| {
             CertificateDer::pem_file_iter(file).and_then(Iterator::collect::<Result<Vec<CertificateDer<'static>>, _>>)
         };
-        let found = match &options.tls_ca {
+        let found = match &options.tls.ca {
             Some(file) => certificates(file).map_err(|error| unreadable("tls_ca", file, error, SEE_CA))?,
             None => rustls_native_certs::load_native_certs().certs,
         };
         let mut roots = RootCertStore::empty();
         let (added, _) = roots.add_parsable_certificates(found);
         if added == 0 {
-            let place = options.tls_ca.as_ref().map_or("the system's store".into(), |file| file.to_string_lossy());
+            let place = options.tls.ca.as_ref().map_or("the system's store".into(), |file| file.to_string_lossy());
             return Err(misconfigured(format!("{place} has no root certificate"), SEE_CA));
         }
         let builder = builder.with_root_certificates(roots);
-        let config = match (&options.tls_cert, &options.tls_key) {
+        let config = match (&options.tls.cert, &options.tls.key) {
             (Some(cert), Some(key)) => {
                 let chain = certificates(cert).map_err(|error| unreadable("tls_cert", cert, error, SEE_CERT))?;
                 let own = PrivateKeyDer::from_pem_file(key);

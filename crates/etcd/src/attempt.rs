@@ -3,7 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use mutext_contract::{Acquisition, Blocked, Deadline, EngineError, FencingToken, Grant, Lease, LeaseId, LockRequest};
+use mutext_contract::{
+    Acquisition, Blocked, Deadline, Effect, EngineError, FencingToken, Grant, Lease, LeaseId, LockRequest,
+};
 use tokio::time::Instant;
 
 use crate::board::{Expected, Held};
@@ -22,8 +24,9 @@ use crate::wire::{LEASE_TIME_TO_LIVE, LeaseTimeToLiveRequest};
 const SLACK: Duration = Duration::from_millis(30);
 /// A waiter leaves the queue by itself at its deadline; others take it out so much later, in case it cannot.
 const OVERDUE: Duration = Duration::from_secs(2);
-/// Whoever came before and is in nobody's way is granted first, unless it takes so long.
-const DAWDLE: Duration = Duration::from_secs(1);
+/// Whoever came before and is in nobody's way is granted first, unless nothing is seen of that for so long: then its
+/// process does not take its turn, though it is not taken for dead yet.
+const DAWDLE: Duration = Duration::from_secs(3);
 /// How often a waiter looks by itself whether what it waits for is there yet: news can only be missed if a member breaks
 /// its word.
 const LOOK_AGAIN: Duration = Duration::from_secs(2);
@@ -167,12 +170,21 @@ impl<'a> Attempt<'a> {
         let context = &self.request.context;
         let mut watcher = self.locks.watches().watcher();
         let mut is_first = true;
+        // Whose turn has come before ours, and since when it has been theirs.
+        let (mut others, mut since) = (Vec::new(), Instant::now());
         loop {
             self.locks.sightings.note(context, &table);
             // Whoever has not waited itself owes nobody anything: those who come at one time do not queue for it.
             let owes = !self.is_one_try && !is_first;
-            let dawdles = |row: &Row| !owes || self.locks.sightings.age(context, row) >= DAWDLE;
-            let ahead = match turn::of(&table, self.id(), dawdles) {
+            let yields = |due: &[&Row]| {
+                let due: Vec<LeaseId> = due.iter().map(|row| row.id).collect();
+                if others != due {
+                    // One has taken its turn: the next has its time.
+                    (others, since) = (due, Instant::now());
+                }
+                owes && since.elapsed() < DAWDLE
+            };
+            let ahead = match turn::of(&table, self.id(), yields) {
                 Turn::Absent => return self.absent(&table, home).await,
                 Turn::Orphan => return self.orphan(&table).await.map(Some),
                 Turn::Now(superseded) => match self.claim(&table, superseded, Vec::new()).await? {
@@ -190,7 +202,7 @@ impl<'a> Attempt<'a> {
             }
             is_first = false;
             let all: Vec<Vec<u8>> = ahead.rows.iter().map(|row| row.key.clone()).collect();
-            table = match self.until(&table, ahead, &mut watcher).await? {
+            table = match self.until(&table, ahead, since, &mut watcher).await? {
                 Woken::Late => return self.give_up(&table, home).await,
                 Woken::Look => self.locks.look(context, self.deadline).await?,
                 Woken::Free => match self.claim(&table, Vec::new(), all).await? {
@@ -332,8 +344,14 @@ impl<'a> Attempt<'a> {
         Ok(step.succeeded.then_some(last))
     }
 
-    /// Sleeps until something changes about what is in the way.
-    async fn until(&self, table: &Table, mut ahead: Ahead, watcher: &mut Watcher) -> Result<Woken, EngineError> {
+    /// Sleeps until something changes about what is in the way; others have been granted first since `courteous`.
+    async fn until(
+        &self,
+        table: &Table,
+        mut ahead: Ahead,
+        courteous: Instant,
+        watcher: &mut Watcher,
+    ) -> Result<Woken, EngineError> {
         let context = &self.request.context;
         let Some(own) = table.waiter(self.id()) else { return Ok(Woken::Look) };
         let one = |row: &Row| -> Range { (row.key.clone(), Vec::new()) };
@@ -345,12 +363,12 @@ impl<'a> Attempt<'a> {
             let Some(row) = ahead.rows.last() else { return Ok(Woken::Free) };
             let watched: Vec<Range> = [Some(own), replaced, Some(row)].into_iter().flatten().map(one).collect();
             watcher.set(&watched, table.revision + 1);
-            let patience = match ahead.kind {
-                Kind::Lease => row.about.ttl() + row.about.ttl() / 1000 + SLACK,
-                Kind::Request => Duration::from_millis(row.about.wait).saturating_add(OVERDUE),
-                Kind::Courtesy => DAWDLE,
+            let seen = self.locks.sightings.since(context, row);
+            let (since, patience) = match ahead.kind {
+                Kind::Lease => (seen, row.about.ttl() + row.about.ttl() / 1000 + SLACK),
+                Kind::Request => (seen, Duration::from_millis(row.about.wait).saturating_add(OVERDUE)),
+                Kind::Courtesy => (courteous, DAWDLE),
             };
-            let since = self.locks.sightings.since(context, row);
             let expires = since.checked_add(patience).unwrap_or_else(|| Instant::now() + LOOK_AGAIN);
             let look = Instant::now() + LOOK_AGAIN;
             let news = tokio::select! {
@@ -363,18 +381,17 @@ impl<'a> Attempt<'a> {
                         self.expire(row, ahead.kind).await?;
                         return Ok(Woken::Look);
                     }
-                    let Some(now) = self.locks.get(row.key.clone(), self.deadline).await? else {
-                        return Ok(Woken::Look);
-                    };
-                    if now.mod_revision != row.modified {
-                        // A renewal that nobody told of.
+                    // It may be gone, or renewed, and nobody told of it.
+                    if !self.stand(&[row]).await? {
                         return Ok(Woken::Look);
                     }
                     continue;
                 }
             };
+            let mut has_missed = false;
             for news in news {
                 match news {
+                    News::Missed => has_missed = true,
                     News::LookAgain => {
                         watcher.reset();
                         // A watch that is refused again and again must not keep anybody busy.
@@ -405,7 +422,23 @@ impl<'a> Attempt<'a> {
                     News::Gone { .. } => {}
                 }
             }
+            if has_missed {
+                let seen: Vec<&Row> = [Some(own), replaced, ahead.rows.last()].into_iter().flatten().collect();
+                if !self.stand(&seen).await? {
+                    return Ok(Woken::Look);
+                }
+            }
         }
+    }
+
+    /// Whether these are still as they were seen.
+    async fn stand(&self, seen: &[&Row]) -> Result<bool, EngineError> {
+        let found = self.locks.step(steps::look(seen), self.deadline).await;
+        // A look changes nothing, whatever became of its answer.
+        let found = found.map_err(|trouble| trouble.with_effect(Effect::None))?;
+        let stands =
+            |(index, row): (usize, &&Row)| found.found(index).first().is_some_and(|kv| kv.mod_revision == row.modified);
+        Ok(seen.iter().enumerate().all(stands))
     }
 
     /// What is in the way has been seen as it is for as long as it may be.

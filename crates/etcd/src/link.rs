@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use http::uri::PathAndQuery;
 use mutext_contract::{Deadline, Effect, EngineError, TroubleKind};
+use mutext_reach::Pause;
 use prost::Message;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
@@ -29,6 +30,8 @@ const OLDEST: (u32, u32) = (3, 4);
 /// A member of several that has not answered for so long is given up for another: as long as a follower, with the usual
 /// settings, takes a leader that has died for one that lives, and hands it what nobody will answer.
 const SUSPECT: Duration = Duration::from_secs(1);
+/// The longest pause between tries.
+pub(crate) const LONGEST_PAUSE: Duration = Duration::from_millis(250);
 /// A context with thousands of waiters.
 const ANSWER_BYTES_MAX: usize = 64 << 20;
 
@@ -229,7 +232,7 @@ impl Link {
         Q: Message + Clone + Send + Sync + 'static,
         A: Message + Default + Send + Sync + 'static,
     {
-        let (mut pause, mut refusals) = (Pause::new(), Refusals::default());
+        let (mut pause, mut refusals) = (Pause::up_to(LONGEST_PAUSE), Refusals::default());
         let (mut again, mut logins) = (false, 0);
         loop {
             let live = self.live();
@@ -277,7 +280,7 @@ impl Link {
             // Another has done it meanwhile.
             return Ok(());
         }
-        let (mut pause, mut refusals) = (Pause::new(), Refusals::default());
+        let (mut pause, mut refusals) = (Pause::up_to(LONGEST_PAUSE), Refusals::default());
         loop {
             let live = self.live();
             let question = AuthenticateRequest { name: name.to_owned(), password: password.to_owned() };
@@ -343,32 +346,6 @@ fn check(subject: &str, version: &str) -> Result<(), EngineError> {
         return Err(EngineError::new(subject, kind, "Mutext needs etcd 3.4 or later"));
     }
     Ok(())
-}
-
-/// A pause that grows and is never the same for two who wait.
-pub(crate) struct Pause {
-    most: Duration,
-    next: Duration,
-}
-
-impl Pause {
-    const FIRST: Duration = Duration::from_millis(5);
-    const LONGEST: Duration = Duration::from_millis(250);
-
-    pub(crate) fn new() -> Self {
-        Self { most: Self::FIRST, next: Self::FIRST }
-    }
-
-    pub(crate) fn fits(&self, deadline: Deadline) -> bool {
-        deadline.remaining() > self.next
-    }
-
-    pub(crate) async fn wait(&mut self) {
-        let pause = self.next;
-        self.most = (self.most * 2).min(Self::LONGEST);
-        self.next = self.most.mul_f64(rand::random_range(0.5..1.0));
-        tokio::time::sleep(pause).await;
-    }
 }
 
 #[cfg(test)]

@@ -1,14 +1,12 @@
 //! What an etcd address says.
 
 use std::fmt;
-use std::fs;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use mutext_contract::{Deadline, EngineError, EpochSource, TroubleKind};
+use mutext_reach::{Host, Secret, TlsFiles, decoded, encoded, hosts, list, pem, seconds};
 use tonic::transport::{Certificate, ClientTlsConfig, Endpoint, Identity};
-use url::{Url, form_urlencoded};
 
 use crate::EtcdLocks;
 
@@ -18,7 +16,6 @@ const CONNECT_PATIENCE: Duration = Duration::from_secs(5);
 const PING_EVERY: Duration = Duration::from_secs(10);
 const PING_PATIENCE: Duration = Duration::from_secs(3);
 const PORT: u16 = 2379;
-const ENDPOINTS_MAX: usize = 32;
 
 const KNOWN: &str = "it has prefix, tls_ca, tls_cert, tls_key and connect_timeout";
 
@@ -33,24 +30,12 @@ const KNOWN: &str = "it has prefix, tls_ca, tls_cert, tls_key and connect_timeou
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EtcdOptions {
     is_encrypted: bool,
-    /// Hosts and ports, in the order in which they are tried.
-    members: Vec<(String, u16)>,
+    /// In the order in which they are tried.
+    members: Vec<Host>,
     user: Option<(String, Secret)>,
     prefix: String,
-    tls_ca: Option<PathBuf>,
-    tls_cert: Option<PathBuf>,
-    tls_key: Option<PathBuf>,
+    tls: TlsFiles,
     connect_timeout: Duration,
-}
-
-/// A password, which is never shown.
-#[derive(Clone, PartialEq, Eq)]
-struct Secret(String);
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("***")
-    }
 }
 
 impl EtcdOptions {
@@ -64,39 +49,31 @@ impl EtcdOptions {
             other => return Err(format!("{other}: is not one of etcd: and etcds:")),
         };
         let (place, query) = rest.split_once('?').unwrap_or((rest, ""));
-        let (login, hosts) = match place.rsplit_once('@') {
-            Some((login, hosts)) => (Some(login), hosts),
+        let (login, members) = match place.rsplit_once('@') {
+            Some((login, members)) => (Some(login), members),
             None => (None, place),
         };
         let mut options = Self {
             is_encrypted,
-            members: members(hosts.strip_suffix('/').unwrap_or(hosts))?,
+            members: hosts(members.strip_suffix('/').unwrap_or(members), PORT)?,
             user: login.map(user).transpose()?,
             prefix: "mutext".to_owned(),
-            tls_ca: None,
-            tls_cert: None,
-            tls_key: None,
+            tls: TlsFiles::default(),
             connect_timeout: CONNECT_PATIENCE,
         };
-        for (key, value) in form_urlencoded::parse(query.as_bytes()) {
-            match &*key {
+        for option in mutext_reach::options(query) {
+            let (key, value) = option?;
+            match key {
                 "prefix" => options.prefix = prefix(&value)?,
                 "user" | "password" => {
                     return Err(format!("{key} stands before the hosts; write etcd://USER:PASSWORD@HOST"));
                 }
-                "tls_ca" | "tls_cert" | "tls_key" if !is_encrypted => {
-                    return Err(format!("{key} needs TLS; write etcds:// instead"));
-                }
-                "tls_ca" => options.tls_ca = Some(PathBuf::from(&*value)),
-                "tls_cert" => options.tls_cert = Some(PathBuf::from(&*value)),
-                "tls_key" => options.tls_key = Some(PathBuf::from(&*value)),
-                "connect_timeout" => options.connect_timeout = seconds(&value)?,
+                "connect_timeout" => options.connect_timeout = seconds(key, &value, 0.01..=300.0)?,
+                other if options.tls.set(other, &value) => {}
                 other => return Err(format!("it has no option {other:?}; {KNOWN}")),
             }
         }
-        if options.tls_cert.is_some() != options.tls_key.is_some() {
-            return Err("tls_cert and tls_key go together; give both".to_owned());
-        }
+        options.tls.check(is_encrypted, "etcds://")?;
         Ok(options)
     }
 
@@ -110,15 +87,12 @@ impl EtcdOptions {
         if let (Some((user, _)), Some(password)) = (&self.user, password) {
             text.extend([&encoded(user), ":", password, "@"]);
         }
-        let members: Vec<String> = self.members.iter().map(|(host, port)| format!("{host}:{port}")).collect();
-        text.push_str(&members.join(","));
+        text.push_str(&list(&self.members));
         let mut options = Vec::new();
         if self.prefix != "mutext" {
             options.push(format!("prefix={}", encoded(&self.prefix)));
         }
-        for (key, path) in [("tls_ca", &self.tls_ca), ("tls_cert", &self.tls_cert), ("tls_key", &self.tls_key)] {
-            options.extend(path.as_ref().map(|path| format!("{key}={}", encoded(&path.display().to_string()))));
-        }
+        options.extend(self.tls.options());
         if self.connect_timeout != CONNECT_PATIENCE {
             options.push(format!("connect_timeout={}", self.connect_timeout.as_secs_f64()));
         }
@@ -143,7 +117,7 @@ impl EtcdOptions {
 
     /// What may be wrong where no member answers as it should: a server that wants TLS, or a certificate, says nothing.
     pub(crate) const fn hint(&self) -> &'static str {
-        match (self.is_encrypted, &self.tls_cert) {
+        match (self.is_encrypted, &self.tls.cert) {
             (false, _) => {
                 "see that a majority of its members runs and can be reached from here; members that speak TLS want etcds://"
             }
@@ -165,23 +139,22 @@ impl EtcdOptions {
 
     /// Whether what is sent can be read on the way.
     pub(crate) fn is_exposed(&self) -> bool {
-        let local = |host: &str| host == "localhost" || host == "[::1]" || host.starts_with("127.");
-        !self.is_encrypted && self.members.iter().any(|(host, _)| !local(host))
+        !self.is_encrypted && !self.members.iter().all(Host::is_local)
     }
 
     /// Ways to the members, in their order.
     pub(crate) fn endpoints(&self) -> Result<Vec<Endpoint>, EngineError> {
         let tls = if self.is_encrypted { Some(self.tls()?) } else { None };
-        self.members.iter().map(|(host, port)| self.endpoint(host, *port, tls.as_ref())).collect()
+        self.members.iter().map(|host| self.endpoint(host, tls.as_ref())).collect()
     }
 
-    fn endpoint(&self, host: &str, port: u16, tls: Option<&ClientTlsConfig>) -> Result<Endpoint, EngineError> {
+    fn endpoint(&self, host: &Host, tls: Option<&ClientTlsConfig>) -> Result<Endpoint, EngineError> {
         let wrong = |error: tonic::transport::Error| {
-            let kind = TroubleKind::Misconfigured(format!("{host}:{port} cannot be reached as the address says"));
+            let kind = TroubleKind::Misconfigured(format!("{host} cannot be reached as the address says"));
             EngineError::new(self.to_string(), kind, "mend the address, or the files that it names").caused_by(error)
         };
         let scheme = if self.is_encrypted { "https" } else { "http" };
-        let endpoint = Endpoint::from_shared(format!("{scheme}://{host}:{port}")).map_err(wrong)?;
+        let endpoint = Endpoint::from_shared(format!("{scheme}://{host}")).map_err(wrong)?;
         let endpoint = endpoint
             .connect_timeout(self.connect_timeout)
             .tcp_nodelay(true)
@@ -195,23 +168,16 @@ impl EtcdOptions {
     }
 
     fn tls(&self) -> Result<ClientTlsConfig, EngineError> {
-        let read = |path: &Option<PathBuf>| path.as_ref().map(|path| self.read(path)).transpose();
+        let read = |file: &Option<_>| file.as_deref().map(|file| pem(&self.to_string(), file)).transpose();
         let mut tls = ClientTlsConfig::new();
-        tls = match read(&self.tls_ca)? {
+        tls = match read(&self.tls.ca)? {
             Some(authority) => tls.ca_certificate(Certificate::from_pem(authority)),
             None => tls.with_native_roots(),
         };
-        if let (Some(certificate), Some(key)) = (read(&self.tls_cert)?, read(&self.tls_key)?) {
+        if let (Some(certificate), Some(key)) = (read(&self.tls.cert)?, read(&self.tls.key)?) {
             tls = tls.identity(Identity::from_pem(certificate, key));
         }
         Ok(tls)
-    }
-
-    fn read(&self, path: &Path) -> Result<Vec<u8>, EngineError> {
-        fs::read(path).map_err(|error| {
-            let kind = TroubleKind::Misconfigured(format!("{} cannot be read", path.display()));
-            EngineError::new(self.to_string(), kind, "name a PEM file that can be read").caused_by(error)
-        })
     }
 
     /// Connects, and makes sure that it can be worked with. `epochs` is the store of the documents that the locks
@@ -228,28 +194,6 @@ impl fmt::Display for EtcdOptions {
     }
 }
 
-fn members(hosts: &str) -> Result<Vec<(String, u16)>, String> {
-    let members = hosts.split(',').map(member).collect::<Result<Vec<_>, _>>()?;
-    if members.len() > ENDPOINTS_MAX {
-        return Err(format!("it names {} hosts; {ENDPOINTS_MAX} are enough to find a cluster", members.len()));
-    }
-    Ok(members)
-}
-
-/// One host and its port, each read as a URL's.
-fn member(text: &str) -> Result<(String, u16), String> {
-    let url = Url::parse(&format!("http://{text}")).map_err(|error| format!("{text:?} is not HOST:PORT: {error}"))?;
-    let is_plain = url.path() == "/" && url.query().is_none() && !text.ends_with('/');
-    match url.host_str() {
-        // 80 is what that scheme leaves out.
-        Some(host) if !host.is_empty() && is_plain => {
-            let says_80 = text.ends_with(":80");
-            Ok((host.to_owned(), url.port().unwrap_or(if says_80 { 80 } else { PORT })))
-        }
-        _ => Err(format!("{text:?} is not HOST:PORT; write etcd://HOST:PORT,HOST:PORT")),
-    }
-}
-
 fn user(login: &str) -> Result<(String, Secret), String> {
     match login.split_once(':') {
         Some((user, password)) if !user.is_empty() => Ok((decoded(user)?, Secret(decoded(password)?))),
@@ -263,26 +207,6 @@ fn prefix(text: &str) -> Result<String, String> {
         return Err(format!("{text:?} is not a prefix: write 1 to 64 letters, digits and -_.:/, as in prefix=team"));
     }
     Ok(text.to_owned())
-}
-
-fn seconds(text: &str) -> Result<Duration, String> {
-    let duration = text.parse().ok().and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
-    duration
-        .filter(|duration| (Duration::from_millis(10)..=Duration::from_secs(300)).contains(duration))
-        .ok_or_else(|| format!("{text:?} is not a number of seconds from 0.01 to 300, as in connect_timeout=5"))
-}
-
-fn decoded(text: &str) -> Result<String, String> {
-    // A plus is itself in this part of a URL.
-    let pair = format!("x={}", text.replace('+', "%2B"));
-    let decoded = form_urlencoded::parse(pair.as_bytes()).next().map(|(_, value)| value.into_owned());
-    decoded
-        .filter(|text| !text.contains('\u{fffd}'))
-        .ok_or_else(|| "it is not UTF-8 where it is percent-encoded".to_owned())
-}
-
-fn encoded(text: &str) -> String {
-    form_urlencoded::byte_serialize(text.as_bytes()).collect::<String>().replace('+', "%20")
 }
 
 #[cfg(test)]

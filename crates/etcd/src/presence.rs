@@ -9,13 +9,14 @@ use std::thread;
 use std::time::Duration;
 
 use mutext_contract::{Deadline, Effect, EngineError, LeaseId, TroubleKind};
+use mutext_reach::Pause;
 use tokio::sync::{oneshot, watch};
 use tokio::time::Instant;
 
 use crate::board::{Chore, Held, Left};
 use crate::core::Core;
-use crate::keys::Keys;
-use crate::link::{Link, Pause, lock};
+use crate::keys::{Keys, Range};
+use crate::link::{LONGEST_PAUSE, Link, lock};
 use crate::options::EtcdOptions;
 use crate::records::Row;
 use crate::steps::{self, Scene};
@@ -35,7 +36,7 @@ const PATIENCE: Duration = Duration::from_secs(2);
 impl Core {
     /// Keeps an etcd lease, and gets another where it was lost.
     async fn keep(&self) {
-        let mut pause = Pause::new();
+        let mut pause = Pause::up_to(LONGEST_PAUSE);
         loop {
             let grant = self.link.call(&LEASE_GRANT, LeaseGrantRequest { ttl: SILENT_FOR }, Deadline::after(PATIENCE));
             let granted = match grant.await {
@@ -46,7 +47,7 @@ impl Core {
                     continue;
                 }
             };
-            pause = Pause::new();
+            pause = Pause::up_to(LONGEST_PAUSE);
             let silent_for = Duration::from_secs(u64::try_from(granted.ttl).unwrap_or(1).max(1));
             self.home.send_replace(granted.id);
             self.keep_one(granted.id, silent_for).await;
@@ -102,28 +103,34 @@ impl Core {
     }
 
     async fn hear_as(&self, home: i64, watches: &Watches) {
-        let news = self.keys.all_news(home);
+        let all_news = self.keys.all_news(home);
         let mut watcher = watches.watcher();
         loop {
-            watcher.reset();
-            let look = RangeRequest { key: news.0.clone(), range_end: news.1.clone() };
-            let Ok(found) = self.link.call(&RANGE, look, Deadline::after(PATIENCE)).await else {
-                tokio::time::sleep(PATIENCE / 10).await;
-                continue;
-            };
-            let revision = found.answer.header.map_or(0, |header| header.revision);
-            for kv in found.answer.kvs {
-                self.told(kv.key).await;
-            }
-            watcher.set(std::slice::from_ref(&news), revision + 1);
-            'told: loop {
-                for news in watcher.news().await {
-                    match news {
-                        News::Written { key, .. } => self.told(key).await,
-                        News::Gone { .. } => {}
-                        News::LookAgain => break 'told,
+            // Nothing is known yet: whatever there was before the watch counts as missed.
+            watcher.set(std::slice::from_ref(&all_news), 0);
+            for news in watcher.news().await {
+                match news {
+                    News::Written { key, .. } => self.told(key).await,
+                    News::Gone { .. } => {}
+                    News::Missed => self.catch_up(&all_news).await,
+                    News::LookAgain => {
+                        watcher.reset();
+                        tokio::time::sleep(PATIENCE / 10).await;
                     }
                 }
+            }
+        }
+    }
+
+    /// Takes what has been told already, as soon as the cluster answers.
+    async fn catch_up(&self, (key, range_end): &Range) {
+        let look = RangeRequest { key: key.clone(), range_end: range_end.clone() };
+        loop {
+            if let Ok(found) = self.link.call(&RANGE, look.clone(), Deadline::after(PATIENCE)).await {
+                for kv in found.answer.kvs {
+                    self.told(kv.key).await;
+                }
+                return;
             }
             tokio::time::sleep(PATIENCE / 10).await;
         }

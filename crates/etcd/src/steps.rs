@@ -192,6 +192,12 @@ pub(crate) fn find(scene: Scene<'_>) -> TxnRequest {
     TxnRequest { compare: Vec::new(), success: looks, failure: Vec::new() }
 }
 
+/// What there is of entries that were seen.
+pub(crate) fn look(seen: &[&Row]) -> TxnRequest {
+    let looks = seen.iter().map(|row| one(row.key.clone())).collect();
+    TxnRequest { compare: Vec::new(), success: looks, failure: Vec::new() }
+}
+
 /// Writes a lease anew, if it is as it was last seen; what it is now otherwise, and what is remembered of its end.
 pub(crate) fn rewrite(scene: Scene<'_>, key: &[u8], seen: i64, about: &About, home: i64) -> TxnRequest {
     TxnRequest {

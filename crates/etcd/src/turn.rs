@@ -50,8 +50,9 @@ fn is_orphan(table: &Table, row: &Row) -> bool {
     row.about.replaces.is_some_and(|lease| table.lease(lease).is_none())
 }
 
-/// What `id` is to do. `dawdles` says whose turn has come long ago without being taken.
-pub(crate) fn of(table: &Table, id: LeaseId, dawdles: impl Fn(&Row) -> bool) -> Turn {
+/// What `id` is to do. `yields` says whether it lets those go first that came before it, are in nobody's way, and whose turn
+/// it is as well.
+pub(crate) fn of(table: &Table, id: LeaseId, yields: impl FnOnce(&[&Row]) -> bool) -> Turn {
     let Some(place) = table.waiting.iter().position(|row| row.id == id) else { return Turn::Absent };
     let own = &table.waiting[place];
     if is_orphan(table, own) {
@@ -72,9 +73,11 @@ pub(crate) fn of(table: &Table, id: LeaseId, dawdles: impl Fn(&Row) -> bool) -> 
     if !before.is_empty() {
         let entries: Vec<_> = table.held.iter().chain(before.iter().copied()).map(|row| row.entry.clone()).collect();
         let settlement = queue::settle(&entries, NOW_NS);
-        let earlier = before.iter().rev().find(|row| settlement.granted.contains(&row.id) && !dawdles(row));
-        if let Some(row) = earlier {
-            return later(Kind::Courtesy, vec![(*row).clone()], false);
+        let due: Vec<&Row> = before.iter().copied().filter(|row| settlement.granted.contains(&row.id)).collect();
+        if let Some(nearest) = due.last()
+            && yields(&due)
+        {
+            return later(Kind::Courtesy, vec![(*nearest).clone()], false);
         }
     }
     Turn::Now(lapsed.into_iter().cloned().collect())
@@ -131,7 +134,7 @@ mod tests {
         }
 
         fn turn(&self, id: LeaseId) -> Turn {
-            of(&self.table(), id, |_| false)
+            of(&self.table(), id, |_| true)
         }
     }
 
@@ -158,7 +161,10 @@ mod tests {
         let second = f.add(Class::Waiting, &[("b", X)], None, false);
         assert!(matches!(f.turn(first), Turn::Now(_)));
         assert_eq!(ahead(f.turn(second)), (first, Kind::Courtesy));
-        assert!(matches!(of(&f.table(), second, |row| row.id == first), Turn::Now(_)));
+        let third = f.add(Class::Waiting, &[("c", X)], None, false);
+        assert_eq!(ahead(f.turn(third)), (second, Kind::Courtesy));
+        let yields = |due: &[&Row]| due.iter().map(|row| row.id).ne([first, second]);
+        assert!(matches!(of(&f.table(), third, yields), Turn::Now(_)));
     }
 
     #[test]
@@ -217,7 +223,7 @@ mod tests {
             let mut found = Vec::new();
             loop {
                 let table = f.table();
-                let turns = table.waiting.iter().filter_map(|row| match of(&table, row.id, |_| false) {
+                let turns = table.waiting.iter().filter_map(|row| match of(&table, row.id, |_| true) {
                     Turn::Now(superseded) => Some((row.clone(), superseded)),
                     _ => None,
                 });

@@ -1,5 +1,10 @@
 //! Watches: one stream for the whole process, and a mailbox for each who watches.
 //!
+//! A watch that asks for what has happened already is served at once only if nothing has, anywhere in etcd; otherwise it
+//! waits for a round that a member makes ten times a second (`syncWatchersLoop` in its `watchable_store.go`), and all
+//! that happens until then waits with it. So a new watch tells of what happens from now on, and whoever watches is told
+//! if that leaves a gap: a look shows what lies in it.
+//!
 //! A stream may break at any moment, and its member may go: each watch is made again from the revision after the last
 //! that it has told of, so that nothing is missed. Where that revision has been compacted away, whoever watches is told
 //! to look again.
@@ -8,10 +13,11 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex};
 
+use mutext_reach::Pause;
 use tokio::sync::{Notify, mpsc};
 
 use crate::keys::Range;
-use crate::link::{Link, Pause, lock};
+use crate::link::{LONGEST_PAUSE, Link, lock};
 use crate::trouble;
 use crate::wire::{DELETED, Event, WatchCancelRequest, WatchCreateRequest, WatchRequest, WatchResponse, WatchWish};
 
@@ -29,7 +35,9 @@ pub(crate) enum News {
     Gone {
         key: Vec<u8>,
     },
-    /// Something may have been missed.
+    /// Something may have happened after what is known, and before the watch began: it tells of all that follows.
+    Missed,
+    /// Something may have been missed, and the watch may have ended.
     LookAgain,
 }
 
@@ -61,6 +69,8 @@ struct Registration {
     range: Range,
     /// The first revision that has not been told of.
     next: i64,
+    /// No member has begun it yet.
+    is_new: bool,
     mailbox: Arc<Mailbox>,
 }
 
@@ -93,7 +103,7 @@ pub(crate) struct Watcher {
 }
 
 impl Watcher {
-    /// Watches these and nothing else; what was not watched before from this revision on.
+    /// Watches these and nothing else; what was not watched before is known up to the revision before `from`.
     pub(crate) fn set(&mut self, ranges: &[Range], from: i64) {
         let kept = |range: &Range| ranges.contains(range);
         for (_, number) in self.current.extract_if(.., |(range, _)| !kept(range)) {
@@ -104,7 +114,8 @@ impl Watcher {
                 continue;
             }
             let number = self.watches.numbers.fetch_add(1, Ordering::Relaxed);
-            let registration = Registration { range: range.clone(), next: from, mailbox: Arc::clone(&self.mailbox) };
+            let mailbox = Arc::clone(&self.mailbox);
+            let registration = Registration { range: range.clone(), next: from, is_new: true, mailbox };
             // Where nobody hears it any more, the service has ended.
             let _ = self.watches.wishes.send(Wish::Add(number, registration));
             self.current.push((range.clone(), number));
@@ -137,7 +148,8 @@ impl Drop for Watcher {
 
 fn create(number: i64, registration: &Registration) -> WatchRequest {
     let (key, range_end) = registration.range.clone();
-    let create = WatchCreateRequest { key, range_end, start_revision: registration.next, watch_id: number };
+    let start_revision = if registration.is_new { 0 } else { registration.next };
+    let create = WatchCreateRequest { key, range_end, start_revision, watch_id: number };
     WatchRequest { wish: Some(WatchWish::Create(create)) }
 }
 
@@ -169,7 +181,7 @@ impl Desk {
     }
 
     pub(crate) async fn run(mut self, link: &Link) {
-        let mut pause = Pause::new();
+        let mut pause = Pause::up_to(LONGEST_PAUSE);
         loop {
             // A member answers a stream with its first watch: without one there is nothing to wait for.
             while self.registered.is_empty() {
@@ -179,7 +191,7 @@ impl Desk {
                 }
             }
             match self.stream(link).await {
-                End::Served => pause = Pause::new(),
+                End::Served => pause = Pause::up_to(LONGEST_PAUSE),
                 End::Failed => pause.wait().await,
                 End::Over => return,
             }
@@ -259,6 +271,14 @@ impl Desk {
             return true;
         }
         if let Some(registration) = self.registered.get_mut(&answer.watch_id) {
+            if answer.created && registration.is_new {
+                registration.is_new = false;
+                let before = answer.header.as_ref().map_or(registration.next, |header| header.revision);
+                if before >= registration.next {
+                    registration.next = before + 1;
+                    registration.mailbox.put(News::Missed);
+                }
+            }
             for Event { kind, kv } in answer.events {
                 let Some(kv) = kv else { continue };
                 registration.next = registration.next.max(kv.mod_revision + 1);
@@ -281,4 +301,46 @@ enum End {
     Failed,
     /// The service has ended.
     Over,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::ResponseHeader;
+
+    fn starts_at(request: &WatchRequest) -> i64 {
+        match &request.wish {
+            Some(WatchWish::Create(create)) => create.start_revision,
+            other => panic!("expected a watch to be asked for; found {other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_new_watch_asks_for_nothing_that_has_happened_and_says_where_that_leaves_a_gap() {
+        // What is known ends at revision 7.
+        for (begun_at, expected) in [(7, vec![]), (8, vec![News::Missed]), (20, vec![News::Missed])] {
+            let (watches, wishes) = watches();
+            let mut desk = Desk::new(wishes);
+            let mut watcher = watches.watcher();
+            watcher.set(&[(b"key".to_vec(), Vec::new())], 8);
+            let wish = desk.wishes.0.try_recv().unwrap();
+            assert_eq!(starts_at(&desk.apply(wish).unwrap()), 0);
+            let header = Some(ResponseHeader { revision: begun_at, ..ResponseHeader::default() });
+            assert!(desk.hear(WatchResponse { header, watch_id: 1, created: true, ..WatchResponse::default() }));
+            assert_eq!(*lock(&watcher.mailbox.news), expected, "begun at {begun_at}");
+            // On another stream it goes on from there, and leaves no gap.
+            assert_eq!(starts_at(&create(1, &desk.registered[&1])), begun_at + 1);
+        }
+    }
+
+    #[test]
+    fn a_watch_that_no_member_has_begun_is_new_on_the_next_stream_as_well() {
+        let (watches, wishes) = watches();
+        let mut desk = Desk::new(wishes);
+        let mut watcher = watches.watcher();
+        watcher.set(&[(b"key".to_vec(), Vec::new())], 8);
+        let wish = desk.wishes.0.try_recv().unwrap();
+        desk.apply(wish);
+        assert_eq!(starts_at(&create(1, &desk.registered[&1])), 0);
+    }
 }

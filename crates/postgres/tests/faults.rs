@@ -36,7 +36,8 @@ fn misconfigured(error: &EngineError, what: &str) {
     assert_eq!(error.effect, Effect::None);
 }
 
-/// Counts up in a document of its own until `ended`; answers what was acknowledged.
+/// Counts up in a document of its own until `ended`, and then ten times more: after the last restart all goes on. Answers
+/// what was acknowledged, and what may have happened.
 async fn count(
     store: Arc<PostgresStore>,
     context: ContextName,
@@ -45,10 +46,15 @@ async fn count(
     ended: Arc<AtomicBool>,
 ) -> (BTreeSet<String>, BTreeSet<String>) {
     let (mut acknowledged, mut unknown) = (BTreeSet::new(), BTreeSet::new());
+    let mut enough = None;
     for number in 0.. {
-        if ended.load(Ordering::SeqCst) {
+        if enough.is_none() && ended.load(Ordering::SeqCst) {
+            enough = Some(acknowledged.len() + 10);
+        }
+        if enough.is_some_and(|enough| acknowledged.len() >= enough) {
             break;
         }
+        assert!(unknown.len() < 1_000, "worker {worker} does not get on: {} commits", acknowledged.len());
         let text = format!("{worker}/{number}");
         let mut commit = put(&format!("own/{worker}"), &text, Precondition::Any);
         if keyed {
@@ -81,7 +87,6 @@ async fn killed_while_counting(keyed: bool) {
         server.kill().unwrap();
         server.restart().unwrap();
     }
-    sleep(Duration::from_millis(300)).await;
     ended.store(true, Ordering::SeqCst);
     for (worker, task) in workers.into_iter().enumerate() {
         let (acknowledged, unknown) = task.await.unwrap();
@@ -95,7 +100,6 @@ async fn killed_while_counting(keyed: bool) {
         assert!(lost.is_empty(), "worker {worker}: acknowledged, and not there: {lost:?}");
         let uninvited: Vec<_> = there.difference(&acknowledged).filter(|text| !unknown.contains(*text)).collect();
         assert!(uninvited.is_empty(), "worker {worker}: there, and neither acknowledged nor unknown: {uninvited:?}");
-        assert!(acknowledged.len() > 10, "worker {worker} got only {} commits through", acknowledged.len());
     }
 }
 
@@ -152,37 +156,46 @@ async fn a_hanging_server_holds_nobody_beyond_the_deadline() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn whoever_goes_away_leaves_no_session_in_a_transaction_and_no_statement_behind() {
+    const BEFORE_IT_ENDS: Duration = Duration::from_secs(30);
     let (server, schema) = (shared(), fresh_schema());
     let store = opened(server, &schema).await;
     let board = context("board");
     committed(&*store, &board, &put("quick", "x", Precondition::Any)).await;
     let slow = format!(
         "CREATE FUNCTION {schema}.slow() RETURNS trigger LANGUAGE plpgsql AS
-             $$ BEGIN PERFORM pg_sleep(20); RETURN NEW; END $$;
+             $$ BEGIN PERFORM pg_sleep(60); RETURN NEW; END $$;
          CREATE TRIGGER slow BEFORE INSERT ON {schema}.revisions FOR EACH ROW WHEN (NEW.path = 'slow')
              EXECUTE FUNCTION {schema}.slow()"
     );
     server.sql(&slow).unwrap();
+    let mut patience = Duration::from_millis(100);
     for way in 0..6 {
         let commit = put("slow", "x", Precondition::Any);
         if way % 2 == 0 {
-            let error = store.commit(&board, &commit, Deadline::after(Duration::from_millis(100))).await.unwrap_err();
-            assert_eq!(error.effect, Effect::Unknown, "{error}");
+            loop {
+                let error = store.commit(&board, &commit, Deadline::after(patience)).await.unwrap_err();
+                if error.effect == Effect::Unknown {
+                    break;
+                }
+                // A machine that is slow has not even asked so soon.
+                assert!(error.effect == Effect::None && patience < BEFORE_IT_ENDS, "{error}");
+                patience *= 2;
+            }
         } else {
-            let dropped = store.commit(&board, &commit, soon());
-            tokio::time::timeout(Duration::from_millis(100), dropped).await.unwrap_err();
+            let dropped = store.commit(&board, &commit, Deadline::after(BEFORE_IT_ENDS));
+            tokio::time::timeout(patience, dropped).await.unwrap_err();
         }
     }
     // All connections of the pool were left with a statement that sleeps; each is free for use in the end.
     let begun = Instant::now();
     committed(&*store, &board, &put("quick", "y", Precondition::Any)).await;
-    assert!(begun.elapsed() < Duration::from_secs(5), "it took {:?}", begun.elapsed());
+    assert!(begun.elapsed() < BEFORE_IT_ENDS, "it took {:?}", begun.elapsed());
     let left = format!(
         "SELECT count(*) FROM pg_stat_activity WHERE query LIKE '%{schema}%' AND pid <> pg_backend_pid()
          AND state <> 'idle'"
     );
     while server.sql(&left).unwrap().trim() != "0" {
-        assert!(begun.elapsed() < Duration::from_secs(10), "a statement is left behind");
+        assert!(begun.elapsed() < BEFORE_IT_ENDS, "a statement is left behind");
         sleep(Duration::from_millis(50)).await;
     }
 }

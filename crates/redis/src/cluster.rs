@@ -11,13 +11,14 @@ use std::time::Duration;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use mutext_contract::{ContextName, Deadline, Effect, EngineError, TroubleKind};
+use mutext_reach::{Host, Pause};
 use redis::{ErrorKind, FromRedisValue, RedisError, ServerErrorKind, Value};
 use tokio::sync::watch;
 
 use crate::board::ServerClock;
-use crate::hosts::Host;
+use crate::hosts::host_told;
 use crate::keys::Keys;
-use crate::link::{Failed, Link, Links, Live, Pause, lock};
+use crate::link::{Failed, LONGEST_PAUSE, Link, Links, Live, lock};
 use crate::options::RedisOptions;
 use crate::trouble;
 
@@ -84,7 +85,7 @@ fn read(text: &str, asked: &Host, by_name: bool) -> Told {
         let words: Vec<&str> = line.split(' ').collect();
         let [_, place, flags, _, _, _, epoch, _, ranges @ ..] = &words[..] else { continue };
         let (place, names) = place.split_once(',').unwrap_or((place, ""));
-        let Some(mut host) = Host::told(place.split('@').next().unwrap_or(place)) else { continue };
+        let Some(mut host) = host_told(place.split('@').next().unwrap_or(place)) else { continue };
         let name = names.split(',').next().unwrap_or_default();
         if by_name && !name.is_empty() && !name.contains('=') {
             // Its certificate names it so.
@@ -277,7 +278,7 @@ impl Cluster {
         A: Future<Output = Result<T, RedisError>> + 'a,
     {
         let slot = slot_of(context);
-        let (mut pause, mut again, mut hops) = (Pause::new(), false, 0);
+        let (mut pause, mut again, mut hops) = (Pause::up_to(LONGEST_PAUSE), false, 0);
         let mut arriving_at: Option<Host> = None;
         loop {
             let effect = if again { Effect::Unknown } else { Effect::None };
@@ -297,7 +298,7 @@ impl Cluster {
             };
             if let Failed::Refused(error) = &failed
                 && hops < HOPS
-                && let Some(host) = error.redirect_node().and_then(|(host, _)| Host::told(host))
+                && let Some(host) = error.redirect_node().and_then(|(host, _)| host_told(host))
             {
                 hops += 1;
                 if error.kind() == ErrorKind::Server(ServerErrorKind::Moved) {

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use mutext_contract::{Deadline, Effect, EngineError, TroubleKind};
+use mutext_reach::Pause;
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, Client, Cmd, ErrorKind, InfoDict, PushInfo, RedisError, ServerErrorKind, Value};
 use tokio::runtime;
@@ -24,6 +25,8 @@ const OLDEST: (u32, u32) = (6, 2);
 const SUSPECT: Duration = Duration::from_millis(900);
 /// Where another server may take its place, one that has not answered for so long is asked no more.
 const HANGS: Duration = Duration::from_secs(2);
+/// The longest pause between tries.
+pub(crate) const LONGEST_PAUSE: Duration = Duration::from_millis(500);
 /// Links of other runtimes kept; each is made again when it is needed.
 const LINKS_KEPT: usize = 16;
 
@@ -206,7 +209,7 @@ impl Link {
         }
         let connect = async {
             let _turn = self.connecting.lock().await;
-            let mut pause = Pause::new();
+            let mut pause = Pause::up_to(LONGEST_PAUSE);
             loop {
                 if let Some(live) = self.current() {
                     return Ok(live);
@@ -255,7 +258,7 @@ impl Link {
         F: FnMut(Arc<Live>, bool) -> A,
         A: Future<Output = Result<T, RedisError>> + 'a,
     {
-        let mut pause = Pause::new();
+        let mut pause = Pause::up_to(LONGEST_PAUSE);
         let mut again = false;
         loop {
             let unknown = |error: EngineError| if again { error.with_effect(Effect::Unknown) } else { error };
@@ -332,32 +335,6 @@ fn check(options: &RedisOptions, info: &InfoDict) -> Result<(), EngineError> {
             .caused_by(std::io::Error::other(said)));
     }
     Ok(())
-}
-
-/// A pause that grows and is never the same for two who wait.
-pub(crate) struct Pause {
-    most: Duration,
-    next: Duration,
-}
-
-impl Pause {
-    const FIRST: Duration = Duration::from_millis(5);
-    const LONGEST: Duration = Duration::from_millis(500);
-
-    pub(crate) fn new() -> Self {
-        Self { most: Self::FIRST, next: Self::FIRST }
-    }
-
-    pub(crate) fn fits(&self, deadline: Deadline) -> bool {
-        deadline.remaining() > self.next
-    }
-
-    pub(crate) async fn wait(&mut self) {
-        let pause = self.next;
-        self.most = (self.most * 2).min(Self::LONGEST);
-        self.next = self.most.mul_f64(rand::random_range(0.5..1.0));
-        tokio::time::sleep(pause).await;
-    }
 }
 
 /// One link for each runtime that uses the service: a connection is driven by the runtime that it was made on, and

@@ -394,8 +394,8 @@ impl LockService for RedisLocks {
             hands_over: true,
             dead_holder: DeadHolder::Presence,
             expiry_clock: ExpiryClock::Server,
-            token_source: "a counter for each context, under an epoch that the document store mints for each run of the server",
-            survives: "the death of any client; after a restart of the server, leases stand as far as its own persistence kept them, and a new epoch begins",
+            token_source: self.options.token_source(),
+            survives: self.options.survives(),
         }
     }
 

@@ -1,18 +1,18 @@
 //! What a Redis address says.
 
 use std::fmt;
-use std::fs;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use mutext_contract::{Deadline, EngineError, EpochSource, TroubleKind};
+use mutext_contract::{Deadline, EngineError, EpochSource};
+use mutext_reach::{Host, Secret, TlsFiles, decoded, encoded, list, pem, prefix, seconds};
 use redis::{Client, ConnectionAddr, ConnectionInfo, IntoConnectionInfo, ProtocolVersion, RedisConnectionInfo};
 use redis::{ClientTlsConfig, TlsCertificates};
 use url::Url;
 
 use crate::RedisLocks;
-use crate::hosts::{Host, Several, list};
+use crate::hosts::Several;
 
 /// How long connecting may take, whatever the deadline of whoever waits for it.
 const CONNECT_PATIENCE: Duration = Duration::from_secs(5);
@@ -40,9 +40,7 @@ pub struct RedisOptions {
     password: Option<Secret>,
     db: i64,
     prefix: String,
-    tls_ca: Option<PathBuf>,
-    tls_cert: Option<PathBuf>,
-    tls_key: Option<PathBuf>,
+    tls: TlsFiles,
     connect_timeout: Duration,
     min_replicas: u32,
 }
@@ -75,18 +73,8 @@ enum Scheme {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Place {
-    Host { host: String, port: u16 },
+    Host(Host),
     Socket(PathBuf),
-}
-
-/// A password, which is never shown.
-#[derive(Clone, PartialEq, Eq)]
-struct Secret(String);
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("***")
-    }
 }
 
 impl RedisOptions {
@@ -158,9 +146,7 @@ impl RedisOptions {
             password: url.password().map(decoded).transpose()?.map(Secret),
             db: 0,
             prefix: "mutext".to_owned(),
-            tls_ca: None,
-            tls_cert: None,
-            tls_key: None,
+            tls: TlsFiles::default(),
             connect_timeout: CONNECT_PATIENCE,
             min_replicas: 0,
         };
@@ -177,13 +163,7 @@ impl RedisOptions {
                 "user" | "password" => {
                     return Err(format!("{key} stands before the host; write redis://USER:PASSWORD@HOST"));
                 }
-                "tls_ca" | "tls_cert" | "tls_key" if scheme != Scheme::Tls => {
-                    return Err(format!("{key} needs TLS; write rediss:// instead"));
-                }
-                "tls_ca" => options.tls_ca = Some(PathBuf::from(&*value)),
-                "tls_cert" => options.tls_cert = Some(PathBuf::from(&*value)),
-                "tls_key" => options.tls_key = Some(PathBuf::from(&*value)),
-                "connect_timeout" => options.connect_timeout = seconds(&value)?,
+                "connect_timeout" => options.connect_timeout = seconds(&key, &value, 0.001..=3600.0)?,
                 "min_replicas" if matches!(options.set, Set::Sentinel(_) | Set::Cluster(_)) => {
                     options.min_replicas = replicas(&value)?;
                 }
@@ -196,12 +176,11 @@ impl RedisOptions {
                         _ => sentinels.password = Some(Secret(value.into_owned())),
                     }
                 }
+                other if options.tls.set(other, &value) => {}
                 other => return Err(format!("it has no option {other:?}; {KNOWN}")),
             }
         }
-        if options.tls_cert.is_some() != options.tls_key.is_some() {
-            return Err("tls_cert and tls_key go together; give both".to_owned());
-        }
+        options.tls.check(scheme == Scheme::Tls, "rediss://")?;
         Ok(options)
     }
 
@@ -215,8 +194,8 @@ impl RedisOptions {
         }
         match url.host_str() {
             Some(host) if !host.is_empty() => {
-                let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
-                Ok(Place::Host { host: decoded(&host)?, port: url.port().unwrap_or(6379) })
+                let name = decoded(host.trim_start_matches('[').trim_end_matches(']'))?;
+                Ok(Place::Host(Host { name, port: url.port().unwrap_or(6379) }))
             }
             _ => Err("it names no host; write redis://HOST:PORT/DB".to_owned()),
         }
@@ -255,9 +234,7 @@ impl RedisOptions {
         }
         let place = match &self.place {
             _ if self.set != Set::One => self.set_text(),
-            // An IPv6 address.
-            Place::Host { host, port } if host.contains(':') => format!("[{host}]:{port}/{}", self.db),
-            Place::Host { host, port } => format!("{host}:{port}/{}", self.db),
+            Place::Host(host) => format!("{host}/{}", self.db),
             Place::Socket(path) => {
                 options.extend((self.db != 0).then(|| format!("db={}", self.db)));
                 path.display().to_string()
@@ -272,9 +249,7 @@ impl RedisOptions {
         if self.prefix != "mutext" {
             options.push(format!("prefix={}", encoded(&self.prefix)));
         }
-        for (key, path) in [("tls_ca", &self.tls_ca), ("tls_cert", &self.tls_cert), ("tls_key", &self.tls_key)] {
-            options.extend(path.as_ref().map(|path| format!("{key}={}", encoded(&path.display().to_string()))));
-        }
+        options.extend(self.tls.options());
         if self.connect_timeout != CONNECT_PATIENCE {
             options.push(format!("connect_timeout={}", self.connect_timeout.as_secs_f64()));
         }
@@ -325,6 +300,53 @@ impl RedisOptions {
         }
     }
 
+    /// Where tokens come from, as the engine declares it.
+    pub(crate) const fn token_source(&self) -> &'static str {
+        match self.set {
+            Set::Sentinel(_) => {
+                "a counter for each context, under an epoch that the document store mints for each run of the primary \
+                 and for each failover"
+            }
+            Set::Cluster(_) => {
+                "a counter for each context, under an epoch that the document store mints for each run of the node that \
+                 serves it, and for each failover or move to another node"
+            }
+            Set::One | Set::Nodes(_) => {
+                "a counter for each context, under an epoch that the document store mints for each run of the server"
+            }
+        }
+    }
+
+    /// What grants survive, as the engine declares it.
+    pub(crate) const fn survives(&self) -> &'static str {
+        match (&self.set, self.min_replicas) {
+            (Set::Sentinel(_), 0) => {
+                "the death of any client; a failover too, but for grants that the promoted replica had not seen, since \
+                 replication is asynchronous and min_replicas is not set; after a restart of the primary, leases stand \
+                 as far as its own persistence kept them; a new epoch begins in both cases"
+            }
+            (Set::Sentinel(_), _) => {
+                "the death of any client; a failover too, if the promoted replica is one of those that min_replicas has \
+                 confirm each grant; after a restart of the primary, leases stand as far as its own persistence kept \
+                 them; a new epoch begins in both cases"
+            }
+            (Set::Cluster(_), 0) => {
+                "the death of any client, and a slot's move to another node; a failover too, but for grants that the \
+                 promoted replica had not seen, since replication is asynchronous and min_replicas is not set; after a \
+                 restart of a master, leases stand as far as its own persistence kept them; a new epoch begins in each case"
+            }
+            (Set::Cluster(_), _) => {
+                "the death of any client, and a slot's move to another node; a failover too, if the promoted replica is \
+                 one of those that min_replicas has confirm each grant; after a restart of a master, leases stand as far \
+                 as its own persistence kept them; a new epoch begins in each case"
+            }
+            (Set::One | Set::Nodes(_), _) => {
+                "the death of any client; after a restart of the server, leases stand as far as its own persistence kept \
+                 them, and a new epoch begins"
+            }
+        }
+    }
+
     /// The servers that know nothing of each other.
     pub(crate) fn node_hosts(&self) -> &[Host] {
         match &self.set {
@@ -345,8 +367,7 @@ impl RedisOptions {
 
     /// The same for one server of several.
     pub(crate) fn at(&self, host: &Host) -> Self {
-        let place = Place::Host { host: host.name.clone(), port: host.port };
-        Self { place, ..self.clone() }
+        Self { place: Place::Host(host.clone()), ..self.clone() }
     }
 
     /// What a Sentinel is reached with: its own login, and no database.
@@ -371,18 +392,17 @@ impl RedisOptions {
 
     /// Whether what is sent can be read on the way.
     pub(crate) fn is_exposed(&self) -> bool {
-        let local = |host: &str| host == "localhost" || host == "::1" || host.starts_with("127.");
-        self.scheme == Scheme::Plain && matches!(&self.place, Place::Host { host, .. } if !local(host))
+        self.scheme == Scheme::Plain && matches!(&self.place, Place::Host(host) if !host.is_local())
     }
 
     pub(crate) fn client(&self) -> Result<Client, EngineError> {
         let trouble = |error: redis::RedisError| crate::trouble::explain(&self.to_string(), error);
         let addr = match (&self.place, self.scheme) {
             (Place::Socket(path), _) => ConnectionAddr::Unix(path.clone()),
-            (Place::Host { host, port }, Scheme::Tls) => {
-                ConnectionAddr::TcpTls { host: host.clone(), port: *port, insecure: false, tls_params: None }
+            (Place::Host(Host { name, port }), Scheme::Tls) => {
+                ConnectionAddr::TcpTls { host: name.clone(), port: *port, insecure: false, tls_params: None }
             }
-            (Place::Host { host, port }, _) => ConnectionAddr::Tcp(host.clone(), *port),
+            (Place::Host(Host { name, port }), _) => ConnectionAddr::Tcp(name.clone(), *port),
         };
         let mut login = RedisConnectionInfo::default().set_db(self.db).set_protocol(ProtocolVersion::RESP3);
         if let Some(user) = &self.user {
@@ -398,20 +418,13 @@ impl RedisOptions {
         }
         // The first of the process stays; another one serves as well.
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let read = |path: &Option<PathBuf>| path.as_ref().map(|path| self.read(path)).transpose();
-        let client_tls = match (read(&self.tls_cert)?, read(&self.tls_key)?) {
+        let read = |file: &Option<PathBuf>| file.as_deref().map(|file| pem(&self.to_string(), file)).transpose();
+        let client_tls = match (read(&self.tls.cert)?, read(&self.tls.key)?) {
             (Some(client_cert), Some(client_key)) => Some(ClientTlsConfig { client_cert, client_key }),
             _ => None,
         };
-        let certificates = TlsCertificates { client_tls, root_cert: read(&self.tls_ca)? };
+        let certificates = TlsCertificates { client_tls, root_cert: read(&self.tls.ca)? };
         Client::build_with_tls(info, certificates).map_err(trouble)
-    }
-
-    fn read(&self, path: &PathBuf) -> Result<Vec<u8>, EngineError> {
-        fs::read(path).map_err(|error| {
-            let kind = TroubleKind::Misconfigured(format!("{} cannot be read", path.display()));
-            EngineError::new(self.to_string(), kind, "name a PEM file that can be read").caused_by(error)
-        })
     }
 
     /// Connects, and makes sure that it can be worked with. `epochs` is the store of the documents that the locks
@@ -436,49 +449,9 @@ fn database(text: &str) -> Result<i64, String> {
     number.map_err(|_| format!("{text:?} is not the number of a database; write redis://HOST:PORT/0"))
 }
 
-fn prefix(text: &str) -> Result<String, String> {
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.:".contains(&byte);
-    if text.is_empty() || text.len() > 64 || !text.bytes().all(plain) {
-        return Err(format!("prefix {text:?} is not 1 to 64 letters, digits, and - _ . :"));
-    }
-    Ok(text.to_owned())
-}
-
 fn replicas(text: &str) -> Result<u32, String> {
     let number = text.parse::<u32>().ok().filter(|number| *number <= 64);
     number.ok_or_else(|| format!("min_replicas {text:?} is not a number of replicas; write min_replicas=1"))
-}
-
-fn seconds(text: &str) -> Result<Duration, String> {
-    let seconds = text.parse::<f64>().ok().filter(|seconds| (0.001..=3600.0).contains(seconds));
-    let seconds = seconds.ok_or_else(|| format!("connect_timeout {text:?} is not a number of seconds up to 3600"))?;
-    Ok(Duration::from_secs_f64(seconds))
-}
-
-fn decoded(text: &str) -> Result<String, String> {
-    let refuse =
-        || format!("{:?} is not percent-encoded UTF-8", if text.len() > 40 { "a part of it" } else { "a part" });
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.bytes();
-    while let Some(byte) = rest.next() {
-        if byte == b'%' {
-            let digit = |byte: Option<u8>| byte.and_then(|byte| char::from(byte).to_digit(16));
-            let (high, low) = (digit(rest.next()).ok_or_else(refuse)?, digit(rest.next()).ok_or_else(refuse)?);
-            bytes.push(u8::try_from(high * 16 + low).map_err(|_| refuse())?);
-        } else {
-            bytes.push(byte);
-        }
-    }
-    String::from_utf8(bytes).map_err(|_| refuse())
-}
-
-/// Percent-encodes all but RFC 3986's unreserved characters.
-fn encoded(text: &str) -> String {
-    let encode = |byte: u8| {
-        let plain = byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
-        if plain { char::from(byte).to_string() } else { format!("%{byte:02X}") }
-    };
-    text.bytes().map(encode).collect()
 }
 
 #[cfg(test)]
@@ -500,6 +473,26 @@ mod tests {
             assert_eq!(RedisOptions::parse(text).unwrap().url(), text);
         }
         assert_eq!(RedisOptions::parse("redis://h").unwrap().url(), "redis://h:6379/0");
+    }
+
+    #[test]
+    fn each_way_to_servers_says_what_a_failover_loses() {
+        let said = |text: &str| {
+            let options = RedisOptions::parse(text).unwrap();
+            (options.token_source(), options.survives())
+        };
+        let (source, alone) = said("redis://h");
+        assert!(!source.contains("failover") && !alone.contains("failover"), "{source}; {alone}");
+        for text in ["redis+sentinel://h/s", "redis+cluster://h"] {
+            let (source, unconfirmed) = said(text);
+            assert!(source.contains("each failover"), "{text}: {source}");
+            assert!(
+                unconfirmed.contains("had not seen") && unconfirmed.contains("asynchronous"),
+                "{text}: {unconfirmed}"
+            );
+            let (_, confirmed) = said(&format!("{text}?min_replicas=1"));
+            assert!(confirmed.contains("confirm each grant") && !confirmed.contains("asynchronous"), "{confirmed}");
+        }
     }
 
     #[test]

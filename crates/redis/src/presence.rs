@@ -8,15 +8,15 @@ use std::sync::Arc;
 use std::thread;
 
 use mutext_contract::{ContextName, Deadline, Effect, EngineError, LeaseId, TroubleKind};
+use mutext_reach::{Host, Pause};
 use redis::{FromRedisValue, PushInfo, PushKind, Value};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Duration, Instant};
 
 use crate::board::{Board, ServerClock};
 use crate::cluster::Cluster;
-use crate::hosts::Host;
 use crate::keys::Keys;
-use crate::link::{Link, Live, Pause, lock};
+use crate::link::{LONGEST_PAUSE, Link, Live, lock};
 use crate::options::RedisOptions;
 use crate::records::Reader;
 use crate::scripts;
@@ -197,12 +197,12 @@ async fn listen_to_all(
 /// Listens on the process's channel, on one connection after another. The first is reported to `ready`.
 pub(crate) async fn listen(link: &Link, ear: &Ear, ready: oneshot::Sender<Result<(), EngineError>>) {
     let mut ready = Some(ready);
-    let mut pause = Pause::new();
+    let mut pause = Pause::up_to(LONGEST_PAUSE);
     loop {
         let (sender, mut pushes) = mpsc::unbounded_channel();
         match subscribe(link, ear, sender).await {
             Ok(live) => {
-                pause = Pause::new();
+                pause = Pause::up_to(LONGEST_PAUSE);
                 match ready.take() {
                     Some(ready) => drop(ready.send(Ok(()))),
                     // What was pushed meanwhile was missed.

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use mutext_contract::{EngineError, TroubleKind};
+use mutext_reach::Host;
 use redis::{AsyncConnectionConfig, FromRedisValue, Value};
 
-use crate::hosts::Host;
 use crate::options::{RedisOptions, Sentinels};
 use crate::trouble;
 

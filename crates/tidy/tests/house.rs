@@ -9,7 +9,7 @@ use std::process::Command;
 use serde_json::Value;
 
 /// Each crate, and those of ours that it may see. Whatever is not written here is a change of design.
-const ARROWS: [(&str, &[&str]); 14] = [
+const ARROWS: [(&str, &[&str]); 15] = [
     ("mutext-contract", &[]),
     ("mutext-history", &[]),
     ("mutext-tidy", &[]),
@@ -17,9 +17,11 @@ const ARROWS: [(&str, &[&str]); 14] = [
     ("mutext-testbed", &[]),
     ("mutext-edit", &["mutext-contract"]),
     ("mutext-embedded", &["mutext-contract"]),
-    ("mutext-etcd", &["mutext-contract"]),
-    ("mutext-redis", &["mutext-contract"]),
-    ("mutext-consul", &["mutext-contract"]),
+    // Addresses are one grammar, whichever engine they lead to.
+    ("mutext-reach", &["mutext-contract"]),
+    ("mutext-etcd", &["mutext-contract", "mutext-reach"]),
+    ("mutext-redis", &["mutext-contract", "mutext-reach"]),
+    ("mutext-consul", &["mutext-contract", "mutext-reach"]),
     ("mutext-postgres", &["mutext-contract"]),
     (
         "mutext",

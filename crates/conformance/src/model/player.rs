@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use mutext_contract::{
-    Acquisition, AgentName, Claim, ContextName, DeadHolder, Deadline, Grant, Holder, Lease, LeaseId, LockRequest,
-    LockService, LockTable, Loss, Mode, Release, Renewal, Resource, Ttl,
+    Acquisition, AgentName, Claim, ContextName, DeadHolder, Deadline, Effect, EngineError, Grant, Holder, Lease,
+    LeaseId, LockRequest, LockService, LockTable, Loss, Mode, Release, Renewal, Resource, TroubleKind, Ttl,
 };
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
@@ -39,17 +39,24 @@ pub(super) struct Player<F> {
     /// Where the agents before [`CRASHING`] live, and where the others do.
     clients: [Arc<dyn LockService>; 2],
     crashed: bool,
+    unanswered: bool,
 }
 
 impl<F: LockFixture> Player<F> {
     pub(super) async fn open() -> Self {
         let fixture = F::open().await;
         let clients = [fixture.second_locks().await, fixture.locks()];
-        Self { fixture, clients, crashed: false }
+        Self { fixture, clients, crashed: false, unanswered: false }
     }
 
     pub(super) const fn has_crashed(&self) -> bool {
         self.crashed
+    }
+
+    /// Whether the last schedule says nothing of the engine: a request that was not to wait had no answer in the second
+    /// that an engine gives it at least, because the machine is slow.
+    pub(super) const fn was_unanswered(&self) -> bool {
+        self.unanswered
     }
 
     pub(super) async fn play(&mut self, steps: &[Step]) -> Result<(), Difference> {
@@ -63,9 +70,12 @@ impl<F: LockFixture> Player<F> {
             highest: (0, 0),
             patience: long(),
             dead: BTreeSet::new(),
+            one_try: None,
+            unanswered: false,
         };
         for (number, step) in steps.iter().enumerate() {
             let outcome = game.step(self, step).await;
+            self.unanswered = game.unanswered;
             outcome.map_err(|difference| format!("step {number}, {step:?}: {difference}"))?;
         }
         game.leave(&self.clients).await;
@@ -83,13 +93,17 @@ struct Game {
     holders: Vec<Holder>,
     reference: Reference,
     leases: HashMap<LeaseId, Lease>,
-    waiting: HashMap<LeaseId, JoinHandle<Acquisition>>,
+    waiting: HashMap<LeaseId, JoinHandle<Result<Acquisition, EngineError>>>,
     /// The highest token so far, in the order of the reference's grants.
     highest: (u64, u64),
     /// How long what must come about is waited for now.
     patience: Duration,
     /// What died with a client. A lease of these that has lapsed is in nobody's way, and may be shown for long.
     dead: BTreeSet<LeaseId>,
+    /// The last request that was not to wait.
+    one_try: Option<LeaseId>,
+    /// It had no answer in time.
+    unanswered: bool,
 }
 
 /// The n-th, counted round.
@@ -216,8 +230,8 @@ impl Game {
         let (expected, mut granted) = self.reference.ask(entry.clone(), wait);
         let (client, own) = (Arc::clone(player.client(agent)), request.clone());
         let until = if wait { Deadline::after(LONG_TTL) } else { Deadline::now() };
-        let asking =
-            tokio::spawn(async move { client.acquire(&own, until).await.expect("an acquire without trouble") });
+        self.one_try = Some(request.lease).filter(|_| !wait);
+        let asking = tokio::spawn(async move { client.acquire(&own, until).await });
         if matches!(expected, Answer::Queued) {
             self.waiting.insert(request.lease, asking);
             // Others may have been granted something by a lease that lapsed meanwhile; none here.
@@ -252,7 +266,13 @@ impl Game {
     async fn ended(&mut self, id: LeaseId) -> Result<Acquisition, Difference> {
         let Some(waiting) = self.waiting.remove(&id) else { return Err(format!("nobody waits for {id}")) };
         match tokio::time::timeout(self.patience, waiting).await {
-            Ok(Ok(acquisition)) => Ok(acquisition),
+            Ok(Ok(Ok(acquisition))) => Ok(acquisition),
+            Ok(Ok(Err(trouble))) => {
+                self.unanswered = self.one_try == Some(id)
+                    && trouble.kind == TroubleKind::Unavailable
+                    && trouble.effect == Effect::Unknown;
+                Err(format!("expected {id} to be answered without trouble; found {trouble}"))
+            }
             Ok(Err(failure)) => Err(format!("the request failed: {failure}")),
             Err(_) => Err(format!("expected {id} to be answered within {:?}", self.patience)),
         }

@@ -96,9 +96,6 @@ struct Kind {
     read: Option<Read>,
 }
 
-/// Reads an address, or says what is wrong with it.
-type Read = fn(&str) -> Result<Arc<dyn Opens>, String>;
-
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Holds {
     Locks,

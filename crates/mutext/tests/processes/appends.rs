@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use mutext::{Address, Context, Cursor, Edit, Mutext};
+use mutext::{Address, Context, Cursor, Edit, Mutext, Settings};
 use mutext_testbed::PostgresServer;
 
 use crate::child::Child;
@@ -13,6 +13,8 @@ use crate::roles::{agent_of, say};
 const PROCESSES: usize = 8;
 const EACH: usize = 1000;
 const KILLS: usize = 100;
+/// How long one append may take on a machine that is slow: eight want the same document all the time.
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Documents at `store`, locks at `locks` or in the same place.
 async fn opened(store: &str, locks: &str) -> Mutext {
@@ -23,7 +25,9 @@ async fn opened(store: &str, locks: &str) -> Mutext {
 /// Appends its entries, one by one.
 pub(crate) async fn append(store: &str, locks: &str, name: &str) {
     let mutext = opened(store, locks).await;
-    let agent = agent_of(&mutext, name);
+    let mut settings = Settings::new(name.try_into().unwrap());
+    settings.patience = PATIENCE;
+    let agent = mutext.context("shared", settings).unwrap();
     let mut attempts = 0;
     for number in 0..EACH {
         let entry = Edit::Append { text: format!("{name} {number}") };

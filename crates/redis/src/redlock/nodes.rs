@@ -8,10 +8,10 @@ use futures_util::future::BoxFuture;
 use futures_util::stream::{BoxStream, FuturesUnordered};
 use futures_util::{FutureExt, StreamExt};
 use mutext_contract::Deadline;
+use mutext_reach::Host;
 use redis::Value;
 use tokio::time::Instant;
 
-use crate::hosts::Host;
 use crate::keys::Keys;
 use crate::link::{Link, Links, Live, lock};
 use crate::options::RedisOptions;
