@@ -5,7 +5,7 @@
 mod common;
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, LazyLock, Mutex};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
@@ -17,6 +17,9 @@ use mutext::{
 use mutext_contract::{Acquisition, Deadline, Finding, LockRequest, LockService, Renewal};
 use tokio::sync::broadcast;
 use tokio::time::timeout;
+
+/// Short, and yet so long that a renewal comes in time on a machine that is slow: it is due at a third of it.
+static RENEWED: LazyLock<Ttl> = LazyLock::new(|| ttl(2500));
 
 fn ttl(millis: u64) -> Ttl {
     Ttl::new(Duration::from_millis(millis)).unwrap()
@@ -42,16 +45,16 @@ fn a_short_lease_is_kept_while_its_holder_blocks_its_own_runtime() {
     let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let holders = runtime();
     let holder = holders.block_on(store.agent("holder"));
-    let guard = holders.block_on(holder.lock("plan").ttl(ttl(300)).acquire()).unwrap();
+    let guard = holders.block_on(holder.lock("plan").ttl(*RENEWED).acquire()).unwrap();
 
     let others = runtime();
     let contender = others.block_on(store.agent("contender"));
     let contend = std::thread::spawn(move || {
-        let lock = contender.lock("plan").wait(wait(Duration::from_millis(1300)));
+        let lock = contender.lock("plan").wait(wait(2 * RENEWED.get()));
         others.block_on(lock.acquire()).map(drop)
     });
     // Blocking, as a model call without `await` would be: nothing of this runtime runs meanwhile.
-    std::thread::sleep(Duration::from_millis(1500));
+    std::thread::sleep(2 * RENEWED.get() + Duration::from_millis(200));
 
     let refused = contend.join().unwrap();
     assert!(matches!(refused, Err(Error::Timeout { .. })), "a renewed lease was given to another: {refused:?}");
@@ -63,9 +66,9 @@ fn a_short_lease_is_kept_while_its_holder_blocks_its_own_runtime() {
 async fn a_lease_ends_with_its_guard_and_not_before() {
     let store = Store::new();
     let (holder, other) = (store.agent("holder").await, store.agent("other").await);
-    let guard = holder.lock("plan").ttl(ttl(300)).await.unwrap();
+    let guard = holder.lock("plan").ttl(*RENEWED).await.unwrap();
     let before = guard.valid_until();
-    assert!(timeout(Duration::from_millis(900), guard.lost()).await.is_err(), "lost while it was renewed");
+    assert!(timeout(2 * RENEWED.get(), guard.lost()).await.is_err(), "lost while it was renewed");
     assert!(guard.valid_until() > before);
     assert_eq!(guard.release().await.unwrap(), Release::Released);
     let next = other.lock("plan").without_waiting().await.unwrap();
