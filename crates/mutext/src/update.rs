@@ -240,7 +240,8 @@ impl Context {
         let until = Deadline::after(wait.get()).min(deadline);
         let lock = async { lock.acquire_by(until).await.map_err(NotTaken::Locks) };
         let read = async || self.get_by(path, deadline).await.map_err(NotTaken::Documents);
-        let ((guard, queued), document) = tokio::try_join!(lock, read())?;
+        // The read goes out first: it is what takes longer to answer.
+        let (document, (guard, queued)) = tokio::try_join!(read(), lock)?;
         let document = if queued { read().await? } else { document };
         Ok((guard, queued, document))
     }

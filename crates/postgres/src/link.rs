@@ -11,7 +11,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use deadpool_postgres::{
-    Connect, Manager, ManagerConfig, Object, Pool, PoolError, RecyclingMethod, Runtime, TimeoutType, Timeouts,
+    Connect, Manager, ManagerConfig, Object, Pool, PoolError, QueueMode, RecyclingMethod, Runtime, TimeoutType,
+    Timeouts,
 };
 use mutext_contract::{Deadline, Effect, EngineError, TroubleKind};
 use tokio::runtime::{self, Handle};
@@ -221,7 +222,9 @@ impl Link {
         let connector = Connector::new(options)?;
         let how = ManagerConfig { recycling_method: RecyclingMethod::Fast };
         let manager = Manager::from_connect(connector.config.clone(), connector.clone(), how);
-        let pool = Pool::builder(manager).max_size(options.pool).runtime(Runtime::Tokio1).build();
+        // A commit follows its read on the same session, which is awake and has at hand what both of them need.
+        let pool = Pool::builder(manager).max_size(options.pool).queue_mode(QueueMode::Lifo);
+        let pool = pool.runtime(Runtime::Tokio1).build();
         let subject: Arc<str> = options.to_string().into();
         let pool = pool.map_err(|error| {
             EngineError::new(&*subject, TroubleKind::Failed("no pool could be made".to_owned()), "").caused_by(error)
