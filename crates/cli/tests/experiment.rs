@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a helper of tests that fails is a test that fails")]
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::time::Duration;
@@ -123,8 +124,15 @@ fn ctrl_c_ends_it_with_what_was_measured_so_far() {
     let dir = tempfile::tempdir().unwrap();
     let mut command =
         mutext(dir.path(), &["experiment", "locking", "--trials", "1000", "--treatments", "baseline,locking"]);
-    let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    std::thread::sleep(Duration::from_secs(4));
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    // Each trial has a directory of its own while it runs. Where the fifth is there, two rounds are over.
+    let mut seen = BTreeSet::new();
+    while seen.len() < 5 {
+        assert!(child.try_wait().unwrap().is_none(), "it ended by itself after {seen:?}");
+        let trials = std::fs::read_dir(dir.path().join(".mutext")).into_iter().flatten();
+        seen.extend(trials.map(|trial| trial.unwrap().file_name()));
+        std::thread::sleep(Duration::from_millis(5));
+    }
     let pid = rustix::process::Pid::from_raw(i32::try_from(child.id()).unwrap()).unwrap();
     rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
     let output = child.wait_with_output().unwrap();

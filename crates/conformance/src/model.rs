@@ -48,9 +48,14 @@ pub fn check<F: LockFixture + 'static>(schedules: u32) {
     });
     assert!(failures.is_empty(), "MUTEXT_MODEL_SEED={seed}\n{}", failures.join("\n\n"));
     let unanswered = unanswered.into_inner();
+    if unanswered > 0 {
+        eprintln!(
+            "{unanswered} of {schedules} schedules ended without a verdict: an answer was missing on a slow machine"
+        );
+    }
     assert!(
         unanswered <= schedules / UNANSWERED_ONE_OF,
-        "{unanswered} of {schedules} schedules had an answer missing: the machine is too slow, or the engine does not answer"
+        "{unanswered} of {schedules} schedules had an answer missing, while other requests took long: the machine is too slow"
     );
 }
 

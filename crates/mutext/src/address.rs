@@ -59,7 +59,10 @@ impl Eq for Address {}
 impl FromStr for Address {
     type Err = Error;
     fn from_str(text: &str) -> Result<Self, Error> {
-        engines::read(text).map(Self).map_err(|rule| Error::InvalidAddress { address: without_password(text), rule })
+        engines::read(text).map(Self).map_err(|rule| {
+            let rule = if is_torn(text) { TORN.to_owned() } else { rule };
+            Error::InvalidAddress { address: without_password(text), rule }
+        })
     }
 }
 
@@ -84,11 +87,30 @@ impl From<Address> for String {
     }
 }
 
+/// What is wrong with an address that is torn.
+const TORN: &str = "it has an `@` after the first `/`, `?` or `#`, where no login is expected; write `/` `?` `#` and `@` in \
+                    users, passwords and options as %2F %3F %23 and %40";
+
+/// Whether a password may have torn the address: what stands before its first `/`, `?` or `#` is taken for the host,
+/// and what follows for a path or for options. A rule that quotes one of them would show a piece of it.
+fn is_torn(text: &str) -> bool {
+    let rest = text.split_once("//").filter(|(scheme, _)| *scheme != "embedded:").map_or("", |(_, rest)| rest);
+    rest.find(['/', '?', '#']).is_some_and(|end| rest[end..].contains('@'))
+}
+
 /// An address that could not be read, as it may be shown: whatever stands between the slashes and the last `@` is
-/// hidden, and so is whatever an option with a secret's name says.
+/// hidden, and so is whatever an option with a secret's name says. An `@` among the options may be a secret's own: then
+/// what follows it is hidden as well.
 fn without_password(text: &str) -> String {
     let text = match (text.find("//"), text.rfind('@')) {
-        (Some(start), Some(at)) if start + 2 <= at => format!("{}//***{}", &text[..start], &text[at..]),
+        (Some(start), Some(at)) if start + 2 <= at => {
+            let rest = match text[at..].split_once('&') {
+                _ if !text[..at].contains('?') => text[at..].to_owned(),
+                Some((_, options)) => format!("?{options}"),
+                None => String::new(),
+            };
+            format!("{}//***{rest}", &text[..start])
+        }
         _ => text.to_owned(),
     };
     let Some((address, query)) = text.split_once('?') else { return text };
@@ -186,6 +208,18 @@ impl EpochSource for NoEpochs {
 mod tests {
     use super::*;
 
+    /// Neither where it is read nor where it is refused; and then it is said how it would be written.
+    fn never_shown(text: &str) {
+        let (shown, is_login) = match text.parse::<Address>() {
+            Ok(address) => (format!("{address} {address:?}"), false),
+            Err(error) => (error.to_string(), is_torn(text)),
+        };
+        // An address without an `@` has no login that one could know: it is shown, and its rule adds nothing.
+        let shown = if text.contains('@') { shown } else { shown.replacen(text, "", 1) };
+        assert!(!shown.contains("hush") && !shown.contains("hash"), "{text}: {shown}");
+        assert!(!is_login || shown.contains("%2F"), "{text}: {shown}");
+    }
+
     #[test]
     fn a_password_is_never_shown() {
         for text in [
@@ -196,6 +230,37 @@ mod tests {
         ] {
             let error = text.parse::<Address>().unwrap_err().to_string();
             assert!(!error.contains("hush") && error.contains("host"), "{error}");
+        }
+        // A password that tears the address.
+        for scheme in [
+            "redis",
+            "rediss",
+            "redis+sentinel",
+            "rediss+sentinel",
+            "redis+cluster",
+            "rediss+cluster",
+            "redlock",
+            "redlocks",
+            "postgres",
+            "postgresql",
+            "etcd",
+            "etcds",
+            "consul",
+            "consuls",
+        ] {
+            for login in
+                ["anna:hush/hash", "anna:hush?hash", "anna:hush#hash", ":hush/hash", ":hush?hash", ":hush#hash"]
+            {
+                let text = format!("{scheme}://{login}@host");
+                never_shown(&text);
+                never_shown(&text.replace("hush", "1"));
+                never_shown(&format!("{text}/0?prefix=a%20b"));
+                never_shown(&format!("{text}/0?nonsense=1"));
+            }
+            never_shown(&format!("{scheme}://host/x?password=hush@hash"));
+            never_shown(&format!("{scheme}://host/x?nonsense=1&password=1@hash&pool=0&token=hush"));
+            never_shown(&format!("{scheme}://anna:hush"));
+            never_shown(&format!("{scheme}://:hush@host:port"));
         }
         let address: Address = "redis://user:hush@host".parse().unwrap();
         assert!(!format!("{address} {address:?}").contains("hush"));

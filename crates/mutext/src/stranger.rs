@@ -1,8 +1,8 @@
 //! What answers where an engine does not: another service, or the right one with or without TLS.
 //!
 //! Whoever names the wrong port often meets silence: a server that is asked in another's words waits for the rest of
-//! them. So where opening takes long, or fails, the port is asked a few questions in the words of others, each on a
-//! connection of its own. None of them says who asks, and none changes anything.
+//! them. So where opening takes long, or fails, the port is asked a few questions, first in the words that are wanted and
+//! then in those of others, each on a connection of its own. None of them says who asks, and none changes anything.
 
 use std::time::Duration;
 
@@ -10,10 +10,13 @@ use mutext_contract::{Deadline, EngineError, TroubleKind};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
 /// Most engines are open by then, and nothing is asked.
 const PROMPT: Duration = Duration::from_millis(500);
+/// What is not open by then is asked in others' words. The right server takes them for garbage and may log them: one
+/// that is only slow is not asked so.
+const SLOW: Duration = Duration::from_secs(2);
 /// How long the question in the words that are wanted waits for its answer, and how long the others do after it.
 const FIRST: Duration = Duration::from_millis(300);
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -46,8 +49,9 @@ impl Speech {
 
 /// A request that HTTP refuses with a line, and Redis with an error.
 const LINE: &[u8] = b"OPTIONS * HTTP/1.0\r\n\r\n";
-/// Whether PostgreSQL would go on with TLS: it answers with one letter.
-const SSL_REQUEST: &[u8] = &[0, 0, 0, 8, 4, 210, 22, 47];
+/// Whether PostgreSQL would go on with Kerberos: it answers with one letter. Nothing that it answers makes it complain
+/// when the connection then ends; after its yes to TLS it would.
+const GSS_REQUEST: &[u8] = &[0, 0, 0, 8, 4, 210, 22, 48];
 /// The begin of a handshake with one suite of TLS 1.2 and nothing else: whoever speaks TLS goes on, or says why not.
 const CLIENT_HELLO: &[u8] = &[
     22, 3, 1, 0, 47, 1, 0, 0, 43, 3, 3, // a record of 47 bytes, a hello of 43, TLS 1.2
@@ -55,6 +59,15 @@ const CLIENT_HELLO: &[u8] = &[
     32, 97, 110, 115, 119, 101, 114, 115, 32, 104, 101, 114, 101, 32, 46, 46, // is agreed on
     0, 0, 4, 192, 47, 0, 255, 1, 0, // no session, two suites, no compression
 ];
+
+/// In whose words a port is asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Words {
+    /// Those of the engine that is to be there.
+    Wanted,
+    /// Where these are not answered, others' as well.
+    All,
+}
 
 /// What is at a port.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -77,43 +90,37 @@ struct Wanted {
 }
 
 /// Opens what is at `address`. Where something else answers there, that is the error, as soon as it is known; where
-/// nothing does, the error says what was waited for.
+/// nothing does, the error says what was waited for. Nobody is asked any longer than until the deadline.
 pub(crate) async fn or_stranger<T, E: From<EngineError> + AsTrouble>(
     address: &str,
     deadline: Deadline,
     opening: impl Future<Output = Result<T, E>>,
 ) -> Result<T, E> {
     let Some(wanted) = Wanted::at(address) else { return opening.await };
-    let mut opening = std::pin::pin!(opening);
-    if let Ok(outcome) = timeout(PROMPT, &mut opening).await {
-        return match outcome {
-            Err(error) if error.may_be_of_a_stranger() && !deadline.has_passed() => {
-                let seen = wanted.look().await;
-                Err(wanted.explained(error, seen))
-            }
-            outcome => outcome,
+    let (mut opening, begun) = (std::pin::pin!(opening), Instant::now());
+    let mut seen = Seen::Unreachable;
+    for (pause, words) in [(PROMPT, Words::Wanted), (SLOW, Words::All)] {
+        let look = async {
+            sleep_until(begun + pause).await;
+            wanted.look(words).await
         };
+        seen = tokio::select! {
+            biased;
+            outcome = &mut opening => return wanted.told(outcome, seen, deadline).await,
+            seen = look => seen,
+        };
+        match seen {
+            Seen::Says(other) if other != wanted.speech => return Err(wanted.refused(other).into()),
+            // It is what it should be, and takes its time.
+            Seen::Says(_) => break,
+            _ => {}
+        }
     }
-    let mut look = std::pin::pin!(wanted.look());
-    let seen = tokio::select! {
-        biased;
-        outcome = &mut opening => return match outcome {
-            Err(error) if error.may_be_of_a_stranger() => {
-                let seen = look.await;
-                Err(wanted.explained(error, seen))
-            }
-            outcome => outcome,
-        },
-        seen = &mut look => seen,
-    };
-    match seen {
-        Seen::Says(other) if other != wanted.speech => Err(wanted.refused(other).into()),
-        seen => opening.await.map_err(|error| wanted.explained(error, seen)),
-    }
+    opening.await.map_err(|error| wanted.explained(error, seen))
 }
 
 /// An error that may be trouble with an engine.
-pub(crate) trait AsTrouble {
+pub(crate) trait AsTrouble: std::error::Error + Send + Sync + 'static {
     fn as_trouble(&mut self) -> Option<&mut EngineError>;
 
     /// Whether it is one of those that the wrong port gives.
@@ -164,11 +171,28 @@ impl Wanted {
         Some(Self { address: address.to_owned(), engine, speech, ports })
     }
 
+    /// How opening ended; where it failed, with what is at the ports, or was seen there so far.
+    async fn told<T, E: From<EngineError> + AsTrouble>(
+        &self,
+        outcome: Result<T, E>,
+        seen: Seen,
+        deadline: Deadline,
+    ) -> Result<T, E> {
+        match outcome {
+            Err(error) if error.may_be_of_a_stranger() => {
+                let look = timeout_at(deadline.instant(), self.look(Words::All));
+                let seen = if deadline.has_passed() { seen } else { look.await.unwrap_or(seen) };
+                Err(self.explained(error, seen))
+            }
+            outcome => outcome,
+        }
+    }
+
     /// What is at the ports: something else only where all of them say so.
-    async fn look(&self) -> Seen {
+    async fn look(&self, words: Words) -> Seen {
         let mut looks = JoinSet::new();
         for (host, port) in self.ports.clone() {
-            looks.spawn(look_at(host, port, self.speech));
+            looks.spawn(look_at(host, port, self.speech, words));
         }
         let seen = looks.join_all().await;
         let strange = |seen: &Seen| matches!(seen, Seen::Says(other) if *other != self.speech);
@@ -205,7 +229,7 @@ impl Wanted {
     /// The error, with what was seen.
     fn explained<E: From<EngineError> + AsTrouble>(&self, mut error: E, seen: Seen) -> E {
         match (seen, error.as_trouble()) {
-            (Seen::Says(other), _) if other != self.speech => self.refused(other).into(),
+            (Seen::Says(other), _) if other != self.speech => self.refused(other).caused_by(error).into(),
             (Seen::HangsUp, Some(trouble)) if trouble.kind == TroubleKind::Unavailable => {
                 trouble.remedy = "the port takes connections and ends them without a word: see that the server behind it \
                                   runs, and that the port is not another service's";
@@ -233,7 +257,7 @@ impl Wanted {
 /// The question to whoever speaks so.
 const fn question(speech: Speech) -> &'static [u8] {
     match speech {
-        Speech::Postgres => SSL_REQUEST,
+        Speech::Postgres => GSS_REQUEST,
         Speech::Tls => CLIENT_HELLO,
         Speech::Redis | Speech::Http | Speech::Ssh => LINE,
     }
@@ -241,12 +265,12 @@ const fn question(speech: Speech) -> &'static [u8] {
 
 /// Asks in the words that are wanted, and in others only where these are not answered: a server that is what it should
 /// be is not troubled, and has nothing to write into its log.
-async fn look_at(host: String, port: u16, wanted: Speech) -> Seen {
+async fn look_at(host: String, port: u16, wanted: Speech, words: Words) -> Seen {
     let first = ask(&host, port, question(wanted), FIRST).await;
-    if !matches!(first, Seen::Silent | Seen::HangsUp) {
+    if words == Words::Wanted || !matches!(first, Seen::Silent | Seen::HangsUp) {
         return first;
     }
-    let others = [LINE, SSL_REQUEST, CLIENT_HELLO].into_iter().filter(|other| *other != question(wanted));
+    let others = [LINE, GSS_REQUEST, CLIENT_HELLO].into_iter().filter(|other| *other != question(wanted));
     let mut asked = JoinSet::new();
     for question in others {
         let host = host.clone();
@@ -286,7 +310,7 @@ async fn ask(host: &str, port: u16, question: &[u8], patience: Duration) -> Seen
 /// Who answers a question so; none where that may be anybody.
 fn recognised(question: &[u8], answer: &[u8]) -> Option<Speech> {
     match answer {
-        [b'N' | b'S'] if question == SSL_REQUEST => Some(Speech::Postgres),
+        [b'N' | b'G'] if question == GSS_REQUEST => Some(Speech::Postgres),
         // An error of PostgreSQL, with its length.
         [b'E', 0, ..] => Some(Speech::Postgres),
         // A handshake, or the alert that ends it.
@@ -303,6 +327,11 @@ fn recognised(question: &[u8], answer: &[u8]) -> Option<Speech> {
 
 #[cfg(test)]
 mod tests {
+    use std::error::Error as _;
+    use std::io::{Read as _, Write as _};
+    use std::net::TcpListener;
+    use std::sync::mpsc;
+
     use super::*;
 
     #[test]
@@ -314,6 +343,73 @@ mod tests {
         assert_eq!(ports("postgres://anna@db.example:5432/board?schema=a:b"), Some(vec![port("db.example", 5432)]));
         assert_eq!(ports("redis+unix:///run/redis.sock"), None);
         assert_eq!(ports("embedded:/srv/a:1"), None);
+    }
+
+    /// A port that takes connections, says nothing, and tells what it was asked, in the order of the connections.
+    struct Silent {
+        wanted: Wanted,
+        asked: mpsc::Receiver<Vec<u8>>,
+    }
+
+    impl Silent {
+        fn start() -> Self {
+            let (listener, (tell, asked)) = (TcpListener::bind("127.0.0.1:0").unwrap(), mpsc::channel());
+            let port = listener.local_addr().unwrap().port();
+            std::thread::spawn(move || {
+                for mut stream in listener.incoming().flatten() {
+                    let mut question = Vec::new();
+                    let _ = stream.read_to_end(&mut question);
+                    let _ = tell.send(question);
+                }
+            });
+            Self { wanted: Wanted::at(&format!("postgres://127.0.0.1:{port}/board")).unwrap(), asked }
+        }
+
+        /// What it was asked since the last time.
+        async fn asked(&self) -> Vec<Vec<u8>> {
+            // Questions that were given up end their connections.
+            tokio::task::yield_now().await;
+            let (host, port) = &self.wanted.ports[0];
+            std::net::TcpStream::connect((host.as_str(), *port)).unwrap().write_all(b"end").unwrap();
+            self.asked.iter().take_while(|question| question != b"end").collect()
+        }
+    }
+
+    fn unavailable() -> EngineError {
+        EngineError::new("postgres://here", TroubleKind::Unavailable, "")
+    }
+
+    #[tokio::test]
+    async fn a_server_that_is_only_slow_is_not_asked_in_the_words_of_others() {
+        let (silent, deadline) = (Silent::start(), Deadline::after(PATIENCE * 60));
+        let slow = async {
+            tokio::time::sleep(SLOW - PROMPT).await;
+            Ok::<_, EngineError>(())
+        };
+        or_stranger(&silent.wanted.address, deadline, slow).await.unwrap();
+        assert!(silent.asked().await.iter().all(|question| question == GSS_REQUEST));
+        // One that has failed has nothing to lose.
+        let failed = async { Err::<(), _>(unavailable()) };
+        let error = or_stranger(&silent.wanted.address, deadline, failed).await.unwrap_err();
+        assert!(error.remedy.contains("does not answer"), "{error}");
+        assert!(silent.asked().await.iter().any(|question| question == LINE));
+    }
+
+    #[tokio::test]
+    async fn nobody_is_asked_after_the_deadline() {
+        let silent = Silent::start();
+        let failed = async { Err::<(), _>(unavailable()) };
+        // Others' words come after the first have not been answered for so long.
+        assert!(or_stranger(&silent.wanted.address, Deadline::after(FIRST / 6), failed).await.is_err());
+        assert!(silent.asked().await.iter().all(|question| question == GSS_REQUEST));
+    }
+
+    #[test]
+    fn what_opening_failed_of_is_the_cause() {
+        let wanted = Wanted::at("redis://h:1").unwrap();
+        let error = wanted.explained(unavailable(), Seen::Says(Speech::Postgres));
+        assert!(error.to_string().contains("PostgreSQL answers there"), "{error}");
+        assert_eq!(error.source().unwrap().to_string(), unavailable().to_string());
     }
 
     #[test]
@@ -329,9 +425,9 @@ mod tests {
             ),
             (LINE, "\u{15}\u{3}\u{1}\u{0}\u{2}", Some(Speech::Tls)),
             (LINE, "SSH-2.0-OpenSSH_9.2", Some(Speech::Ssh)),
-            (SSL_REQUEST, "N", Some(Speech::Postgres)),
-            (SSL_REQUEST, "S", Some(Speech::Postgres)),
-            (LINE, "S", None),
+            (GSS_REQUEST, "N", Some(Speech::Postgres)),
+            (GSS_REQUEST, "G", Some(Speech::Postgres)),
+            (LINE, "G", None),
             (LINE, "220 mail.example ESMTP", None),
         ] {
             assert_eq!(recognised(question, answer.as_bytes()), speech, "{answer}");

@@ -2,9 +2,12 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot be set up fails")]
 
+use std::fs::Permissions;
 use std::net::TcpListener;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::Path;
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use mutext::{Address, Error, Mutext, TroubleKind};
 use mutext_testbed::{EtcdServer, PostgresServer, RedisServer};
@@ -34,14 +37,18 @@ async fn is_told(url: &str, parts: &[&str]) {
     }
 }
 
-fn tls_server(dir: &Path) -> (RedisServer, u16) {
+fn make_certificate(dir: &Path, key: &str, certificate: &str) {
     let made = Command::new("openssl")
         .args(["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost"])
-        .args(["-keyout", "key.pem", "-out", "cert.pem"])
+        .args(["-keyout", key, "-out", certificate])
         .current_dir(dir)
         .output()
         .expect("openssl is installed: `apt-get install openssl`");
     assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+}
+
+fn tls_server(dir: &Path) -> (RedisServer, u16) {
+    make_certificate(dir, "key.pem", "cert.pem");
     let file = |name: &str| dir.join(name).display().to_string();
     let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let (cert, key, text) = (file("cert.pem"), file("key.pem"), port.to_string());
@@ -127,4 +134,30 @@ async fn the_right_server_speaks_for_itself() {
     let gone = trouble("redis://127.0.0.1:1").await;
     assert_eq!(gone.kind, TroubleKind::Unavailable);
     assert!(!gone.to_string().contains("takes connections"), "{gone}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_right_server_has_nothing_to_write_into_its_log() {
+    let postgres = PostgresServer::start().unwrap();
+    let data = postgres.data();
+    make_certificate(&data, "server.key", "server.crt");
+    let owner = std::fs::metadata(&data).unwrap();
+    for name in ["server.key", "server.crt"] {
+        let file = data.join(name);
+        std::fs::set_permissions(&file, Permissions::from_mode(0o600)).unwrap();
+        chown(&file, Some(owner.uid()), Some(owner.gid())).unwrap();
+    }
+    postgres.sql("ALTER SYSTEM SET ssl = on").unwrap();
+    postgres.reload().unwrap();
+    let encrypted = "SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()";
+    let until = Instant::now() + Duration::from_secs(30);
+    while postgres.sql(encrypted).unwrap().trim() != "t" {
+        assert!(Instant::now() < until, "expected the server to speak TLS");
+    }
+    let nowhere = postgres.url().rsplit_once('/').map(|(server, _)| format!("{server}/nowhere")).unwrap();
+    is_told(&nowhere, &["does not exist"]).await;
+    postgres.sql("DO $$ BEGIN RAISE LOG 'that is all'; END $$").unwrap();
+    let log = std::fs::read_to_string(postgres.socket_dir().join("log")).unwrap();
+    assert!(log.contains("that is all") && log.contains("nowhere"), "{log}");
+    assert!(!log.contains("could not accept") && !log.contains("startup packet"), "{log}");
 }

@@ -115,6 +115,12 @@ impl PostgresOptions {
         };
         for option in query.split('&').filter(|option| !option.is_empty()) {
             let (name, value) = option.split_once('=').unwrap_or((option, ""));
+            // It would be shown, and may be a piece of a password with a `?`.
+            if name.contains('@') {
+                return Err(
+                    "the name of an option has an `@`; write `%3F` for a `?` in a name or a password".to_owned()
+                );
+            }
             options.set(name, decoded(name, value)?)?;
         }
         Ok(options)
@@ -367,6 +373,7 @@ mod tests {
             "postgres://anna:hush#@db",
             "postgres://anna:hush/@db",
             "postgres://anna:1/hush@db",
+            "postgres://anna:1?hush@db",
         ] {
             assert!(!broken_rule(url).contains("hush"), "{}", broken_rule(url));
         }

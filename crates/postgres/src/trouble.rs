@@ -140,7 +140,9 @@ fn of_server(code: &SqlState, message: &str) -> (TroubleKind, &'static str) {
              docs/engines/postgres.md",
         ),
         "3F000" | "42P01" | "42883" | "42704" => {
-            (misconfigured(), "the schema is gone or incomplete: restore it, or open the store again to make a new one")
+            let remedy = "the schema is gone or incomplete: restore it, or open the store again to make a new one; or a \
+                          newer Mutext has raised it: upgrade this one too";
+            (misconfigured(), remedy)
         }
         "42P07" | "42723" | "42710" => {
             (misconfigured(), "the schema has another program's tables: name another one with ?schema=NAME")

@@ -338,3 +338,25 @@ async fn an_epoch_that_is_remembered_is_passed_though_the_store_forgot_it() {
         other => panic!("expected a grant; found {other:?}"),
     }
 }
+
+/// A process that had the schema open while a newer one raised it goes on: what its version calls is there yet.
+#[tokio::test]
+async fn what_the_version_before_calls_begins_an_epoch_or_says_to_upgrade() {
+    let (server, schema) = (shared(), fresh_schema());
+    let process = Process::start(server, &schema).await;
+    let begins = |epoch: u64| {
+        server.sql(&format!("SELECT outcome FROM {schema}.lock_begin(7::bigint, 'board', {epoch}::bigint, 'home')"))
+    };
+    assert_eq!(begins(41).unwrap().trim(), "1");
+    let lease = process.take(&request(&context("board"), "plan.md", Duration::from_secs(30))).await;
+    assert_eq!(lease.token.epoch, 41);
+    // There is one already: that is as good.
+    assert_eq!(begins(40).unwrap().trim(), "1");
+    server.sql(&format!("UPDATE {schema}.lock_contexts SET run = '-infinity'")).unwrap();
+    // It would ask again for ever.
+    let refused = begins(41).unwrap_err().to_string();
+    for part in ["epoch 41", "board", "not above 41", "upgrade it"] {
+        assert!(refused.contains(part), "{part:?} is not in: {refused}");
+    }
+    assert_eq!(begins(42).unwrap().trim(), "1");
+}

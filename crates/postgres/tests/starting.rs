@@ -5,7 +5,7 @@ mod support;
 use std::collections::BTreeSet;
 
 use mutext_contract::{
-    Cursor, Deadline, DocumentStore, Fence, FencingToken, LeaseId, Outcome, PathPrefix, Precondition,
+    Cursor, Deadline, DocumentStore, EpochSource, Fence, FencingToken, LeaseId, Outcome, PathPrefix, Precondition,
 };
 
 use crate::support::{
@@ -38,12 +38,16 @@ async fn sixteen_that_open_a_fresh_schema_at_once_share_it() {
         assert_eq!(feed.len(), 16);
     }
     let versions = server.sql(&format!("SELECT array_agg(version) FROM {schema}.mutext_schema")).unwrap();
-    assert_eq!(versions.trim(), "{4}");
+    assert_eq!(versions.trim(), "{5}");
 }
 
 /// The schema as earlier versions of this program made it: none of these scripts is ever changed.
-const EARLIER: [&str; 3] =
-    [include_str!("../src/schema.sql"), include_str!("../src/schema_2.sql"), include_str!("../src/schema_3.sql")];
+const EARLIER: [&str; 4] = [
+    include_str!("../src/schema.sql"),
+    include_str!("../src/schema_2.sql"),
+    include_str!("../src/schema_3.sql"),
+    concat!(include_str!("../src/schema_4.sql"), include_str!("../src/schema_4_steps.sql")),
+];
 
 #[tokio::test]
 async fn a_schema_of_an_earlier_version_is_raised_and_its_documents_stay() {
@@ -146,6 +150,50 @@ async fn what_is_read_does_not_grow_with_the_history() {
             return;
         }
         assert!(tokio::time::Instant::now() < until, "only {} looks at indexes were counted", counts[1]);
+        tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+    }
+}
+
+/// An epoch is above all that documents have seen, and the highest of them is found without a look at each.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_an_epoch_costs_does_not_grow_with_the_documents() {
+    const DOCUMENTS: u64 = 20_000;
+    const MINTED: u64 = 20;
+    // Above the seconds of the clock.
+    const SEEN: u64 = 1 << 40;
+    let (server, schema) = (started(), fresh_schema());
+    let store = opened(&server, &schema).await;
+    let board = context("board");
+    // The plan is made while there is no document.
+    store.mint_epoch(&board, 0, soon()).await.unwrap();
+    server
+        .sql(&format!(
+            "INSERT INTO {schema}.documents (context, path, revision, live, fence_epoch, fence_counter, fence_owner)
+             SELECT 'board', n::text, 1, true, {SEEN} - n, 1, '' FROM generate_series(0, {DOCUMENTS} - 1) AS n"
+        ))
+        .unwrap();
+    for number in 1..=MINTED {
+        assert_eq!(store.mint_epoch(&board, 0, soon()).await.unwrap(), SEEN + number);
+    }
+    drop(store);
+    let looked = format!(
+        "SELECT sum(idx_scan)::bigint, sum(idx_tup_read)::bigint FROM pg_stat_user_indexes
+         WHERE schemaname = '{schema}' AND indexrelname = 'documents_by_epoch'
+         UNION ALL SELECT coalesce(sum(i.idx_tup_read), 0)::bigint, (SELECT sum(t.seq_tup_read)::bigint
+             FROM pg_stat_user_tables t WHERE t.schemaname = '{schema}' AND t.relname = 'documents')
+         FROM pg_stat_user_indexes i
+         WHERE i.schemaname = '{schema}' AND i.relname = 'documents' AND i.indexrelname <> 'documents_by_epoch'"
+    );
+    let until = tokio::time::Instant::now() + std::time::Duration::from_secs(20);
+    loop {
+        let counts = server.sql(&looked).unwrap();
+        let counts: Vec<u64> = counts.trim().split(['|', '\n']).map(|count| count.parse().unwrap()).collect();
+        let read = counts[1] + counts[2] + counts[3];
+        assert!(read < DOCUMENTS, "{read} rows were read for {MINTED} epochs of {DOCUMENTS} documents");
+        if counts[0] >= MINTED {
+            return;
+        }
+        assert!(tokio::time::Instant::now() < until, "only {} looks at the index were counted", counts[0]);
         tokio::time::sleep(std::time::Duration::from_millis(200)).await;
     }
 }

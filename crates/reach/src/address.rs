@@ -8,6 +8,9 @@ use std::time::Duration;
 const HOSTS_MAX: usize = 64;
 const PREFIX_BYTES_MAX: usize = 64;
 
+/// What else may be meant where hosts or options cannot be read.
+const ENCODE: &str = ", and / ? # @ in a user or a password as %2F %3F %23 %40";
+
 /// A password or a token, which is never shown.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(pub String);
@@ -41,7 +44,14 @@ impl fmt::Display for Host {
 impl Host {
     /// `HOST`, `HOST:PORT` or `[IPV6]:PORT`; `port` where it says none.
     pub fn parse(text: &str, port: u16) -> Result<Self, String> {
-        let wrong = || format!("{text:?} is no host with or without a port; write HOST:PORT,HOST:PORT");
+        // What stands before a colon that no port follows may be the user, and the rest a piece of the password.
+        let wrong = || {
+            if text.contains([':', '@']) {
+                format!("one of its hosts has no port behind its colon; write HOST:PORT,HOST:PORT{ENCODE}")
+            } else {
+                format!("{text:?} is no host with or without a port; write HOST:PORT,HOST:PORT")
+            }
+        };
         let (name, rest) = match text.strip_prefix('[') {
             Some(rest) => rest.split_once(']').ok_or_else(wrong)?,
             None => text.split_at(text.find(':').unwrap_or(text.len())),
@@ -85,6 +95,10 @@ pub fn list(hosts: &[Host]) -> String {
 pub fn options(query: &str) -> impl Iterator<Item = Result<(&str, String), String>> {
     query.split('&').filter(|option| !option.is_empty()).map(|option| {
         let (key, value) = option.split_once('=').unwrap_or((option, ""));
+        if key.contains('@') {
+            // It is shown where there is no such option, and may be a piece of a password with a `?`.
+            return Err(format!("the name of an option has an `@`; write OPTION=VALUE{ENCODE}"));
+        }
         Ok((key, decoded(value)?))
     })
 }
@@ -152,6 +166,10 @@ mod tests {
         for text in ["", "a,", ",a", "a:b", "a:70000", "a:", "[::1", "[::1]x", "a/b", "a b", "[]", "user@a"] {
             assert!(hosts(text, 7).unwrap_err().contains("HOST:PORT"), "{text}");
         }
+        for text in [":hush", "user:hush", "user:hush@a", "[hush:"] {
+            let rule = hosts(text, 7).unwrap_err();
+            assert!(rule.contains("%2F") && !rule.contains("hush"), "{text}: {rule}");
+        }
         assert!(hosts("a,b,a:7", 7).unwrap_err().contains("a:7 twice"));
         let many: Vec<String> = (0..65).map(|number| format!("h{number}")).collect();
         assert!(hosts(&many.join(","), 7).unwrap_err().contains("65 hosts; 64"));
@@ -176,6 +194,8 @@ mod tests {
         let found: Vec<_> = options("a=1&&b&c=x%26y%3Dz").map(Result::unwrap).collect();
         assert_eq!(found, [("a", "1".to_owned()), ("b", String::new()), ("c", "x&y=z".to_owned())]);
         assert!(options("a=%").any(|option| option.is_err()));
+        let rule = options("hush@host").next().unwrap().unwrap_err();
+        assert!(rule.contains("%3F") && !rule.contains("hush"), "{rule}");
         assert_eq!(prefix("team-1_a.b:c").unwrap(), "team-1_a.b:c");
         for text in ["", "a b", "a/b", "ä", &"x".repeat(65)] {
             assert!(prefix(text).unwrap_err().contains("prefix=team"), "{text}");

@@ -2,6 +2,20 @@
 
 use mutext_reach::{Host, hosts};
 
+/// That a password has not torn the address: without an error, a piece of it would be taken for the host, and shown.
+pub(crate) fn check_whole(text: &str) -> Result<(), String> {
+    let place = text.split('?').next().unwrap_or_default();
+    let place = place.split_once("://").map_or("", |(_, place)| place);
+    let path = place.split_once('/').map_or("", |(_, path)| path);
+    if text.contains('#') || (path.contains('@') && !text.starts_with("redis+unix:")) {
+        return Err(
+            "it has a `#`, or an `@` behind its hosts; write / ? # @ in users and passwords as %2F %3F %23 %40"
+                .to_owned(),
+        );
+    }
+    Ok(())
+}
+
 /// What is between two nodes in `MOVED` and the like: `HOST:PORT`, also of an IPv6 address without brackets.
 pub(crate) fn host_told(text: &str) -> Option<Host> {
     let (name, port) = text.rsplit_once(':')?;

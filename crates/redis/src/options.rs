@@ -12,7 +12,7 @@ use redis::{ClientTlsConfig, TlsCertificates};
 use url::Url;
 
 use crate::RedisLocks;
-use crate::hosts::Several;
+use crate::hosts::{Several, check_whole};
 
 /// How long connecting may take, whatever the deadline of whoever waits for it.
 const CONNECT_PATIENCE: Duration = Duration::from_secs(5);
@@ -83,6 +83,7 @@ impl RedisOptions {
     /// that Sentinels name, `redis+cluster://HOST[:PORT],…` for a Redis Cluster, and the same with `rediss+`. The error
     /// says which rule it breaks and what would be right.
     pub fn parse(text: &str) -> Result<Self, String> {
+        check_whole(text)?;
         match text.split_once("://") {
             Some(("redis+sentinel", rest)) => Self::sentinel(rest, false),
             Some(("rediss+sentinel", rest)) => Self::sentinel(rest, true),
@@ -115,6 +116,7 @@ impl RedisOptions {
 
     /// What an address of servers says that know nothing of each other.
     pub(crate) fn nodes(text: &str) -> Result<Self, String> {
+        check_whole(text)?;
         let (rest, tls) = match text.split_once("://") {
             Some(("redlock", rest)) => (rest, false),
             Some(("redlocks", rest)) => (rest, true),
@@ -177,6 +179,10 @@ impl RedisOptions {
                     }
                 }
                 other if options.tls.set(other, &value) => {}
+                // It may be a piece of a password.
+                other if other.contains('@') => {
+                    return Err("the name of an option has an `@`; write %3F for a `?` in a password".to_owned());
+                }
                 other => return Err(format!("it has no option {other:?}; {KNOWN}")),
             }
         }
@@ -506,6 +512,16 @@ mod tests {
             let options = RedisOptions::parse(text).unwrap();
             assert!(!format!("{options} {options:?}").contains("hush"));
             assert!(options.url().contains("hush"));
+        }
+        for (text, part) in [
+            ("redis://:1/hush@h", "%2F"),
+            ("redis://a:1?hush@h", "%3F"),
+            ("redis://a:1#hush@h", "%23"),
+            ("redis+sentinel://a:1/hush@h/s", "%2F"),
+            ("redis+cluster://a:hush@h:port", "HOST:PORT"),
+        ] {
+            let rule = RedisOptions::parse(text).unwrap_err();
+            assert!(rule.contains(part) && !rule.contains("hush"), "{text}: {rule}");
         }
     }
 

@@ -1,8 +1,8 @@
 //! Plays a schedule on a lock service, and compares it with the reference after each step.
 
 use std::collections::{BTreeSet, HashMap};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use mutext_contract::{
@@ -30,6 +30,16 @@ pub(super) fn lose_patience() {
     PATIENCE_MS.store(1500, Ordering::Relaxed);
 }
 
+/// Where a look at the table takes so long, the machine is slow: it takes a few milliseconds. A request that is not to
+/// wait is given four times that.
+const SLOW: Duration = Duration::from_millis(250);
+/// When a look last took so long, in whichever schedule.
+static LAST_SLOW: Mutex<Option<Instant>> = Mutex::new(None);
+
+fn has_been_slow_since(begun: Instant) -> bool {
+    LAST_SLOW.lock().unwrap_or_else(PoisonError::into_inner).is_some_and(|last| last >= begun)
+}
+
 /// How a step came out otherwise than it must.
 type Difference = String;
 
@@ -54,7 +64,8 @@ impl<F: LockFixture> Player<F> {
     }
 
     /// Whether the last schedule says nothing of the engine: a request that was not to wait had no answer in the second
-    /// that an engine gives it at least, because the machine is slow.
+    /// that an engine gives it at least, and the machine was slow at that time: another request took long as well. Where
+    /// none did, the engine has lost the answer.
     pub(super) const fn was_unanswered(&self) -> bool {
         self.unanswered
     }
@@ -71,11 +82,15 @@ impl<F: LockFixture> Player<F> {
             patience: long(),
             dead: BTreeSet::new(),
             one_try: None,
-            unanswered: false,
+            unanswered: None,
         };
         for (number, step) in steps.iter().enumerate() {
             let outcome = game.step(self, step).await;
-            self.unanswered = game.unanswered;
+            if let Some(asked) = game.unanswered {
+                // Whatever this one finds: it may be the first that shows how slow the machine is.
+                let _ = game.look(self).await;
+                self.unanswered = has_been_slow_since(asked);
+            }
             outcome.map_err(|difference| format!("step {number}, {step:?}: {difference}"))?;
         }
         game.leave(&self.clients).await;
@@ -100,10 +115,10 @@ struct Game {
     patience: Duration,
     /// What died with a client. A lease of these that has lapsed is in nobody's way, and may be shown for long.
     dead: BTreeSet<LeaseId>,
-    /// The last request that was not to wait.
-    one_try: Option<LeaseId>,
-    /// It had no answer in time.
-    unanswered: bool,
+    /// The last request that was not to wait, and when it was asked.
+    one_try: Option<(LeaseId, Instant)>,
+    /// It had no answer in time: when it was asked.
+    unanswered: Option<Instant>,
 }
 
 /// The n-th, counted round.
@@ -230,7 +245,7 @@ impl Game {
         let (expected, mut granted) = self.reference.ask(entry.clone(), wait);
         let (client, own) = (Arc::clone(player.client(agent)), request.clone());
         let until = if wait { Deadline::after(LONG_TTL) } else { Deadline::now() };
-        self.one_try = Some(request.lease).filter(|_| !wait);
+        self.one_try = Some((request.lease, Instant::now())).filter(|_| !wait);
         let asking = tokio::spawn(async move { client.acquire(&own, until).await });
         if matches!(expected, Answer::Queued) {
             self.waiting.insert(request.lease, asking);
@@ -268,9 +283,9 @@ impl Game {
         match tokio::time::timeout(self.patience, waiting).await {
             Ok(Ok(Ok(acquisition))) => Ok(acquisition),
             Ok(Ok(Err(trouble))) => {
-                self.unanswered = self.one_try == Some(id)
-                    && trouble.kind == TroubleKind::Unavailable
-                    && trouble.effect == Effect::Unknown;
+                let is_unanswered = trouble.kind == TroubleKind::Unavailable && trouble.effect == Effect::Unknown;
+                self.unanswered =
+                    self.one_try.filter(|(one_try, _)| *one_try == id && is_unanswered).map(|(_, asked)| asked);
                 Err(format!("expected {id} to be answered without trouble; found {trouble}"))
             }
             Ok(Err(failure)) => Err(format!("the request failed: {failure}")),
@@ -290,8 +305,8 @@ impl Game {
     async fn granted<F: LockFixture>(&mut self, player: &Player<F>, granted: &[LeaseId]) -> Result<(), Difference> {
         if !granted.is_empty() {
             // Before anybody has had the time to look again by itself.
-            let table = player.clients[0].inspect(&self.context, deadline()).await;
-            self.nobody_waits_in_vain(player, &table.map_err(|error| error.to_string())?)?;
+            let table = self.look(player).await?;
+            self.nobody_waits_in_vain(player, &table)?;
         }
         for id in granted {
             match self.ended(*id).await? {
@@ -336,8 +351,7 @@ impl Game {
         tokio::time::sleep(Ttl::MIN).await;
         let begun = Instant::now();
         while begun.elapsed() < long() {
-            let table =
-                player.clients[0].inspect(&self.context, deadline()).await.map_err(|error| error.to_string())?;
+            let table = self.look(player).await?;
             if !table.holdings.iter().any(|lease| lease.lease == id && !lease.remaining.is_zero()) {
                 return Ok(());
             }
@@ -377,8 +391,7 @@ impl Game {
         self.ask(player, 0, request.clone(), true).await?;
         let begun = Instant::now();
         let left = loop {
-            let table =
-                player.clients[0].inspect(&self.context, deadline()).await.map_err(|error| error.to_string())?;
+            let table = self.look(player).await?;
             let standing = table.holdings.iter().filter(|lease| !lease.remaining.is_zero());
             let leases = standing.map(|lease| lease.lease);
             let ids: Vec<LeaseId> = leases.chain(table.waiters.iter().map(|waiter| waiter.lease)).collect();
@@ -402,6 +415,16 @@ impl Game {
         Ok(left)
     }
 
+    /// The table of the context as it is now.
+    async fn look<F: LockFixture>(&self, player: &Player<F>) -> Result<LockTable, Difference> {
+        let asked = Instant::now();
+        let table = player.clients[0].inspect(&self.context, deadline()).await;
+        if asked.elapsed() >= SLOW {
+            *LAST_SLOW.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+        }
+        table.map_err(|error| error.to_string())
+    }
+
     /// The table as everybody sees it is the reference's.
     async fn compare<F: LockFixture>(&self, player: &Player<F>) -> Result<(), Difference> {
         let mut leases = self.reference.leases();
@@ -410,8 +433,7 @@ impl Game {
         let waiters: Vec<LeaseId> = self.reference.waiters().iter().map(|waiter| waiter.id).collect();
         let begun = Instant::now();
         loop {
-            let table =
-                player.clients[0].inspect(&self.context, deadline()).await.map_err(|error| error.to_string())?;
+            let table = self.look(player).await?;
             self.nobody_waits_in_vain(player, &table)?;
             let found = table.holdings.iter().map(|lease| (lease.lease, lease.remaining.is_zero()));
             let found: Vec<_> = found.filter(|(lease, lapsed)| !(*lapsed && self.dead.contains(lease))).collect();
