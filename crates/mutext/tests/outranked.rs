@@ -125,3 +125,26 @@ async fn a_new_epoch_is_told_once_when_it_has_begun() {
     assert!(next.token().epoch > before.epoch, "{} after {before}", next.token());
     next.put("plan", Content::text("anna's")).await.unwrap();
 }
+
+#[tokio::test]
+async fn a_refused_lease_is_lost_though_the_lock_service_hangs_and_the_caller_goes() {
+    let (store, server) = (Store::new(), RedisServer::start().unwrap());
+    let anna = agent("anna", &store, &server).await;
+    let (plan, notes) = (long(&anna, "plan").await, long(&anna, "notes").await);
+    pass(&anna, &plan, "plan").await;
+    pass(&anna, &notes, "notes").await;
+    server.pause().unwrap();
+    // Whichever is ready first ends the other: the write, and the read, still tell the lock service.
+    tokio::select! {
+        biased;
+        refused = plan.put("plan", Content::text("behind")) => panic!("told before it was lost: {refused:?}"),
+        loss = plan.lost() => assert_eq!(loss, Loss::Superseded),
+    }
+    tokio::select! {
+        biased;
+        refused = notes.get("notes") => panic!("told before it was lost: {refused:?}"),
+        loss = notes.lost() => assert_eq!(loss, Loss::Superseded),
+    }
+    assert!(!plan.is_held() && !notes.is_held());
+    server.resume().unwrap();
+}
