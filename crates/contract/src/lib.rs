@@ -44,14 +44,14 @@ pub use error::{Effect, EngineError, TroubleKind};
 pub use fence::{Fence, FencingToken, InvalidToken};
 pub use finding::{Finding, Severity};
 pub use lease::{Claim, Deadline, Holder, HolderId, InvalidDuration, Lease, LeaseId, Mode, Ttl, Wait};
-pub use lock::{Acquisition, Grant, LockRequest, LockService, Loss, Release, Renewal};
+pub use lock::{Acquisition, Grant, LockRequest, LockService, Loss, Release, Renewal, may_be_behind};
 pub use name::{
     AgentName, ContextName, DocumentPath, IdempotencyKey, InvalidName, NAME_BYTES_MAX, NameRule, PATH_BYTES_MAX,
     PATH_SEGMENTS_MAX, PathPrefix, Resource,
 };
 pub use search::{Hit, InvalidQuery, Query, Term};
 pub use store::{
-    CommitRecord, Committed, Conflict, DocumentStore, EPOCH_MAX, EpochSource, Erosion, Feed, Fenced, FencedRead,
-    Listing, Outcome, Refusal, Retention, Revocation, RevocationRecord, Snapshot, Tended, within_epochs,
+    CommitRecord, Committed, Conflict, DocumentStore, EPOCH_BELIEVED, EPOCH_MAX, EpochSource, Erosion, Feed, Fenced,
+    FencedRead, Listing, Outcome, Refusal, Retention, Revocation, RevocationRecord, Snapshot, Tended, within_epochs,
 };
 pub use table::{Blocked, Deadlock, Holding, Knot, LockTable, Obstacle, Waiter};

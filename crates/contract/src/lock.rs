@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use crate::{
     AgentName, Blocked, Claim, ContextName, Deadline, Deadlock, EngineError, Finding, Holder, InvalidName, Lease,
-    LeaseId, LockCapabilities, LockTable, Mode, NameRule, Resource, Ttl,
+    LeaseId, LockCapabilities, LockTable, Mode, NameRule, Resource, TroubleKind, Ttl,
 };
 
 /// One request: all of its claims are granted together, or none.
@@ -199,10 +199,12 @@ pub trait LockService: fmt::Debug + Send + Sync + 'static {
     ) -> Result<Release, EngineError>;
 
     /// Sees to it that every later grant of the context has a token of an epoch above `above`: where the epoch under way
-    /// is not, another one begins. Leases stand as they are, under their old tokens. Idempotent.
+    /// is not, another one begins. Leases stand, and their holders keep their old tokens; a table may show them under the
+    /// new epoch. Idempotent.
     ///
     /// For whoever finds that the engine's memory has gone back without its noticing, as after a backup was put back: a
-    /// store has refused the token of a lease that stands.
+    /// store has refused the token of a lease that stands. An engine that one server answers for begins none where the
+    /// refusing token cannot be its own ([`may_be_behind`]): that server may be the one that was replaced.
     async fn begin_epoch(&self, context: &ContextName, above: u64, deadline: Deadline) -> Result<(), EngineError>;
 
     /// News of leases that were taken from this process, where the engine can push it; renewal finds out the rest.
@@ -210,4 +212,24 @@ pub trait LockService: fmt::Debug + Send + Sync + 'static {
 
     /// Looks at the engine's version, settings and reach, and says what would endanger its promises. Changes nothing.
     async fn examine(&self, deadline: Deadline) -> Result<Vec<Finding>, EngineError>;
+}
+
+/// For a lock engine that one server answers for, before it begins an epoch above `above`: whether that can be of its own
+/// memory, whose last epoch is `last` (zero where it has none).
+///
+/// A memory that went back grants numbers of an epoch again that it has begun itself. A higher epoch proves no such thing:
+/// a primary that was replaced, and that some still reach, would be given tokens above those of the rightful one, whose
+/// holders would be refused then. Where a quorum answers, no server that was replaced does.
+pub fn may_be_behind(last: u64, above: u64, context: &ContextName, subject: &str) -> Result<(), EngineError> {
+    // One that remembers nothing begins an epoch with its next grant anyway.
+    if last == 0 || last >= above {
+        return Ok(());
+    }
+    let what = format!(
+        "documents of the context {context} have seen a token of epoch {above}, and the last epoch here is {last}: as \
+         far as can be told, another lock service gave it"
+    );
+    let remedy = "give all agents the same address of the locks, and stop a primary that was replaced; where this is the \
+                  right one, restart it, or remove the context's locks from it while nobody uses them: a new epoch begins";
+    Err(EngineError::new(subject, TroubleKind::Misconfigured(what), remedy))
 }

@@ -418,23 +418,30 @@ pub trait DocumentStore: EpochSource + fmt::Debug + Send + Sync + 'static {
 pub trait EpochSource: fmt::Debug + Send + Sync + 'static {
     /// An epoch that this context has never seen: above `above`, which is the last one that the caller remembers (zero
     /// where it remembers none), above all that were minted here, and above those of the tokens that its documents have
-    /// seen.
+    /// seen, as far as those can have been minted ([`EPOCH_BELIEVED`]).
     ///
     /// A store that was put back, or that stands in for one that was ahead of it, does not know all that was minted. So
-    /// an epoch is never below the seconds since 1970 by the store's clock either: as long as clocks go on, what was
-    /// forgotten is not minted again. None is above [`EPOCH_MAX`].
+    /// an epoch is never below the seconds since 1970 by the store's clock either: as long as clocks go on, and a context
+    /// has had at most one new epoch a second, what was forgotten is not minted again. None is above [`EPOCH_MAX`].
+    /// Errors where there is none above `above`.
     async fn mint_epoch(&self, context: &ContextName, above: u64, deadline: Deadline) -> Result<u64, EngineError>;
 }
 
 /// The highest epoch: up to here the scripts and JSON readers of all engines count exactly.
 pub const EPOCH_MAX: u64 = (1 << 53) - 1;
 
-/// An epoch that a store is about to hand out, where it is no higher than may be; for engines.
-pub fn within_epochs(epoch: u64, context: &ContextName, subject: &str) -> Result<u64, EngineError> {
-    if epoch <= EPOCH_MAX {
+/// The highest epoch that a document's mark, or what a lock engine remembers, may raise those of a context to. A token of
+/// a higher one was forged: were it believed, few epochs were left, or none, and the context would soon be without locks.
+pub const EPOCH_BELIEVED: u64 = EPOCH_MAX - (1 << 32);
+
+/// An epoch that a store is about to hand out to whoever remembers `above`, where it is as high as must be, and no higher
+/// than may be; for engines.
+pub fn within_epochs(epoch: u64, above: u64, context: &ContextName, subject: &str) -> Result<u64, EngineError> {
+    if above < epoch && epoch <= EPOCH_MAX {
         return Ok(epoch);
     }
-    let what = format!("the context {context} would need an epoch above {EPOCH_MAX}, and there is none");
+    let last = if epoch > EPOCH_MAX { EPOCH_MAX } else { above.min(EPOCH_MAX) };
+    let what = format!("the context {context} would need an epoch above {last}, and there is none");
     let remedy = "somebody has written under a token that no lock engine grants: export the context, and import it into \
                   a new one";
     Err(EngineError::new(subject, TroubleKind::Failed(what), remedy))

@@ -1,8 +1,8 @@
 //! One commit's checks and writes as rows, and the marks of fencing tokens.
 
 use mutext_contract::{
-    Action, Change, Commit, Committed, Conflict, ContextName, Cursor, DocumentPath, EPOCH_MAX, Erosion, Expiry, Fenced,
-    FencedRead, FencingToken, Kind, LeaseId, Outcome, Precondition, Refusal, Revision,
+    Action, Change, Commit, Committed, Conflict, ContextName, Cursor, DocumentPath, EPOCH_BELIEVED, EPOCH_MAX, Erosion,
+    Expiry, Fenced, FencedRead, FencingToken, Kind, LeaseId, Outcome, Precondition, Refusal, Revision,
 };
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use sha2::{Digest, Sha256};
@@ -38,14 +38,15 @@ impl Standing {
 /// An epoch higher than all before it, than `above`, and than those of the marks: this file may have been put back since
 /// they were minted. What nothing here shows any more the clock keeps from being minted again.
 pub(crate) fn mint_epoch(connection: &Connection, context: &ContextName, above: u64) -> Result<u64> {
-    // A mark that no epoch may be above is nobody's, and keeps nobody from beginning one.
+    // A mark that cannot have been minted is nobody's, and keeps nobody from beginning an epoch, now or later.
     let sql = "SELECT max(coalesce((SELECT epoch FROM epochs WHERE context = ?1), 0), coalesce((SELECT max(fence_epoch)
-               FROM documents WHERE context = ?1 AND fence_epoch < ?2), 0))";
-    let params = params![context.as_str(), EPOCH_MAX.cast_signed()];
+               FROM documents WHERE context = ?1 AND fence_epoch <= ?2), 0))";
+    let params = params![context.as_str(), EPOCH_BELIEVED.cast_signed()];
     let last = connection.prepare_cached(sql)?.query_row(params, |row| number(row, 0))?;
     let seconds = u64::try_from(now() / 1000).unwrap_or(0);
-    let epoch = last.max(above).saturating_add(1).max(seconds);
-    if epoch <= EPOCH_MAX {
+    let believed = if above <= EPOCH_BELIEVED { above } else { 0 };
+    let epoch = last.max(believed).saturating_add(1).max(seconds);
+    if above < epoch && epoch <= EPOCH_MAX {
         let sql = "INSERT INTO epochs (context, epoch) VALUES (?1, ?2)
                    ON CONFLICT (context) DO UPDATE SET epoch = excluded.epoch";
         connection.prepare_cached(sql)?.execute(params![context.as_str(), epoch.cast_signed()])?;

@@ -15,7 +15,7 @@ use mutext_contract::queue::Entry;
 use mutext_contract::{
     Acquisition, AgentName, Blocked, ContextName, DeadHolder, Deadline, Deadlock, EngineError, EpochSource,
     ExpiryClock, Fairness, Finding, Grant, Lease, LeaseId, LockCapabilities, LockRequest, LockService, LockTable, Loss,
-    Release, Renewal, TroubleKind, Waiting,
+    Release, Renewal, TroubleKind, Waiting, may_be_behind,
 };
 use tokio::sync::broadcast;
 use tokio::time::Instant;
@@ -228,7 +228,7 @@ impl LockService for EmbeddedLocks {
     }
 
     async fn begin_epoch(&self, context: &ContextName, above: u64, deadline: Deadline) -> Result<(), EngineError> {
-        let deadline = Deadline::after(deadline.remaining() + PATIENCE);
+        let (deadline, subject) = (Deadline::after(deadline.remaining() + PATIENCE), format!("the locks of {context}"));
         let begin = |minted| {
             let context = context.clone();
             self.desk.call(move |desk| desk.begin_epoch(&context, above, minted, deadline))
@@ -236,11 +236,12 @@ impl LockService for EmbeddedLocks {
         let mut minted = None;
         for _ in 0..EPOCHS_TRIED {
             let Some(last) = begin(minted).await? else { return Ok(()) };
+            may_be_behind(last, above, context, &subject)?;
             minted = Some(self.epochs.mint_epoch(context, above.max(last), deadline).await?);
         }
         let remedy =
             "others begin one epoch after the other, or the document store mints none above the last: try again";
-        Err(EngineError::new(format!("the locks of {context}"), TroubleKind::Busy, remedy))
+        Err(EngineError::new(subject, TroubleKind::Busy, remedy))
     }
 
     fn losses(&self) -> Option<broadcast::Receiver<LeaseId>> {

@@ -92,7 +92,7 @@ impl EpochSource for EmbeddedStore {
     async fn mint_epoch(&self, context: &ContextName, above: u64, deadline: Deadline) -> Result<u64, EngineError> {
         let of = context.clone();
         let mint = move |connection: &Connection| commit_rows::mint_epoch(connection, &of, above);
-        within_epochs(self.writer.run(deadline, mint).await?, context, &self.file.display().to_string())
+        within_epochs(self.writer.run(deadline, mint).await?, above, context, &self.file.display().to_string())
     }
 }
 

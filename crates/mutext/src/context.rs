@@ -1,14 +1,16 @@
 //! The one way in: documents of a context, and locks over them.
 
+use std::collections::HashSet;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use mutext_contract::{
     Action, AgentName, Blocked, Commit, CommitRecord, Committed, Content, ContextName, Cursor, Deadline, Document,
-    DocumentPath, DocumentStore, Entry, Fence, Fenced, FencedRead, Finding, Holder, InvalidName, LeaseId, Listing,
-    LockCapabilities, LockService, LockTable, Loss, Outcome, PastRevision, PathPrefix, Precondition, Refusal, Release,
-    Resource, Retention, Revision, Revocation, RevocationRecord, StoreCapabilities, Ttl, Wait,
+    DocumentPath, DocumentStore, EngineError, Entry, Fence, Fenced, FencedRead, FencingToken, Finding, Holder,
+    InvalidName, LeaseId, Listing, LockCapabilities, LockService, LockTable, Loss, Outcome, PastRevision, PathPrefix,
+    Precondition, Refusal, Release, Resource, Retention, Revision, Revocation, RevocationRecord, StoreCapabilities,
+    TroubleKind, Ttl, Wait,
 };
 use tokio::time::Instant;
 
@@ -22,6 +24,9 @@ use crate::{Error, Lock, OnLapse};
 
 /// How long the lock service is asked at most whether a lease that the store refuses stands.
 const ASKED: Duration = Duration::from_secs(2);
+
+/// So much of what was told is remembered at most; more is told again.
+const TOLD_MAX: usize = 1000;
 
 /// How a program uses Mutext; every value has a default.
 #[derive(Debug, Clone)]
@@ -67,6 +72,23 @@ struct Shared {
     keeper: Keeper,
     adaptive: Arc<Adaptive>,
     tending: Arc<Tending>,
+    told: Told,
+}
+
+/// What was told of lock services that documents have passed: each once.
+#[derive(Default)]
+struct Told(Mutex<HashSet<(ContextName, u64, bool)>>);
+
+impl Told {
+    /// Whether this has not been told yet: that an epoch above `passed` has begun, or not.
+    fn is_news(&self, context: &ContextName, passed: u64, has_begun: bool) -> bool {
+        // Each change is one call, so that a panic leaves nothing half-done.
+        let mut told = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if told.len() >= TOLD_MAX {
+            told.clear();
+        }
+        told.insert((context.clone(), passed, has_begun))
+    }
 }
 
 /// What an examination of one engine found, or why it could not be made.
@@ -129,7 +151,9 @@ impl Mutext {
         let meter = Meter::new(locks.capabilities().engine, store.capabilities().engine);
         let keeper = Keeper::start(Arc::clone(&locks), Arc::new(meter))?;
         let adaptive = Arc::new(Adaptive::new(store.capabilities().serial_commits));
-        Ok(Self { shared: Arc::new(Shared { store, locks, keeper, adaptive, tending: Arc::default() }) })
+        Ok(Self {
+            shared: Arc::new(Shared { store, locks, keeper, adaptive, tending: Arc::default(), told: Told::default() }),
+        })
     }
 
     /// The context of this name; it begins to exist with its first document.
@@ -384,25 +408,53 @@ impl Context {
     /// A document has seen a higher token than the one that was presented: a later holder has been there.
     ///
     /// Unless nobody can have: where the lease still is in the lock table, the lock service grants tokens that are behind
-    /// those of earlier leases. It has gone back, as after a backup was put back, and does not know. It is told, so that
-    /// whoever takes the lock next, as an update does by itself, has a token that is good.
+    /// those of earlier leases. It has gone back, as after a backup was put back, and does not know; or the tokens are of
+    /// another one. It is told, so that whoever takes the lock next, as an update does by itself, has a token that is good,
+    /// where it finds that it may be behind.
     pub(crate) async fn outranked(&self, fenced: &Fenced) {
+        let (context, path, presented, highest) = (self.same(), fenced.path.clone(), fenced.presented, fenced.highest);
+        // A task of its own: it is told though nobody waits for that any more.
+        let telling = tokio::spawn(async move { context.tell_outranked(&path, presented, highest).await });
+        // What ended with its runtime, the next refusal tells.
+        drop(telling.await);
+    }
+
+    async fn tell_outranked(&self, path: &DocumentPath, presented: FencingToken, highest: FencingToken) {
         let (context, locks) = (&self.name, self.lock_service());
         let deadline = Deadline::after(ASKED).min(self.deadline());
-        let tell = async {
-            let table = locks.inspect(context, deadline).await?;
-            if table.holdings.iter().all(|holding| holding.lease != fenced.presented.owner) {
-                return Ok(());
-            }
-            tracing::warn!(%context, path = %fenced.path, presented = %fenced.presented, highest = %fenced.highest,
-                "the lock service has gone back: it grants tokens that documents have passed, and begins a new epoch");
-            locks.begin_epoch(context, fenced.highest.epoch, deadline).await
-        };
         // A service that is only opened now may take longer than it is told.
-        match tokio::time::timeout_at(deadline.instant(), tell).await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => tracing::debug!(%error, %context, "the lock service does not say whether a lease stands"),
-            Err(_) => tracing::debug!(%context, "the lock service does not say in time whether a lease stands"),
+        let until = deadline.instant();
+        let table = match tokio::time::timeout_at(until, locks.inspect(context, deadline)).await {
+            Ok(Ok(table)) => table,
+            Ok(Err(error)) => {
+                tracing::debug!(%error, %context, "the lock service does not say whether a lease stands");
+                return;
+            }
+            Err(_) => {
+                tracing::debug!(%context, "the lock service does not say in time whether a lease stands");
+                return;
+            }
+        };
+        if table.holdings.iter().all(|holding| holding.lease != presented.owner) {
+            return;
+        }
+        let begun = match tokio::time::timeout_at(until, locks.begin_epoch(context, highest.epoch, deadline)).await {
+            Ok(begun) => begun,
+            Err(late) => {
+                let remedy = "see that it answers; whoever is refused next tells it again";
+                Err(EngineError::new(format!("the locks of {context}"), TroubleKind::Busy, remedy).caused_by(late))
+            }
+        };
+        // An update meets the same until its patience ends: the first time says it all.
+        let is_news = self.mutext.shared.told.is_news(context, highest.epoch, begun.is_ok());
+        match begun {
+            Ok(()) if is_news => tracing::warn!(%context, %path, %presented, %highest,
+                "the lock service had gone back, and granted tokens that documents have passed: it has begun a new epoch"),
+            Err(error) if is_news => tracing::warn!(%error, %context, %path, %presented, %highest,
+                "a document has passed the token of a lease that stands, and the lock service begins no new epoch: \
+                 writes under its leases are refused"),
+            Ok(()) => tracing::debug!(%context, %path, %presented, %highest, "a new epoch has begun"),
+            Err(error) => tracing::debug!(%error, %context, %path, %presented, %highest, "no new epoch has begun"),
         }
     }
 

@@ -6,8 +6,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use mutext_contract::{
-    Claim, Commit, Committed, Content, Deadline, Document, DocumentPath, Fence, FencedRead, FencingToken, InvalidName,
-    Lease, LockRequest, Loss, Mode, Outcome, Precondition, Refusal, Release, Resource, Revision, Revocation,
+    Claim, Commit, Committed, Content, Deadline, Document, DocumentPath, Fence, Fenced, FencedRead, FencingToken,
+    InvalidName, Lease, LockRequest, Loss, Mode, Outcome, Precondition, Refusal, Release, Resource, Revision,
+    Revocation,
 };
 use tokio::sync::oneshot;
 use tokio::time::Instant;
@@ -177,10 +178,7 @@ impl LockGuard {
                 self.remember(path, document.as_ref().map(|document| document.revision));
                 Ok(document)
             }
-            FencedRead::Fenced(fenced) => {
-                self.grip.context.outranked(&fenced).await;
-                Err(self.superseded(fenced.current))
-            }
+            FencedRead::Fenced(fenced) => Err(self.outranked(&self.grip.context, fenced).await),
             FencedRead::Revoked { by, reason } => Err(self.lose(Loss::Revoked { by, reason }, None)),
         }
     }
@@ -238,10 +236,7 @@ impl LockGuard {
                 }
                 Ok(committed)
             }
-            Outcome::Refused(Refusal::Fenced(fenced)) => {
-                context.outranked(&fenced).await;
-                Err(self.superseded(fenced.current))
-            }
+            Outcome::Refused(Refusal::Fenced(fenced)) => Err(self.outranked(context, fenced).await),
             Outcome::Refused(Refusal::Revoked { by, reason }) => Err(self.lose(Loss::Revoked { by, reason }, None)),
             Outcome::Refused(Refusal::Conflict(conflict)) if !self.is_held() => Err(self.superseded(conflict.current)),
             Outcome::Refused(refusal) => Err(crate::context::refused(refusal)),
@@ -395,6 +390,14 @@ impl LockGuard {
             Status::Held | Status::Lapsed => Ok(()),
             Status::Lost(loss) => Err(self.lost_error(loss, None)),
         }
+    }
+
+    /// The store has refused the token. The lease is lost from then on, also where the caller does not wait until the
+    /// lock service, which may hang, has been told.
+    async fn outranked(&self, context: &Context, mut fenced: Box<Fenced>) -> Error {
+        let lost = self.superseded(fenced.current.take());
+        context.outranked(&fenced).await;
+        lost
     }
 
     pub(crate) fn superseded(&self, current: Option<Document>) -> Error {

@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use mutext_contract::{
     Acquisition, AgentName, Blocked, ContextName, DeadHolder, Deadline, Effect, EngineError, EpochSource, ExpiryClock,
     Fairness, FencingToken, Finding, Grant, Lease, LeaseId, LockCapabilities, LockRequest, LockService, LockTable,
-    Release, Renewal, TroubleKind, Waiting,
+    Release, Renewal, TroubleKind, Waiting, may_be_behind,
 };
 use tokio::sync::broadcast;
 use tokio::time::Instant;
@@ -349,7 +349,9 @@ impl LockService for PostgresLocks {
             if answer.outcome == 1 {
                 return Ok(());
             }
-            let epoch = self.epochs.mint_epoch(context, above.max(answer.number.0), deadline).await?;
+            let last = answer.number.0;
+            may_be_behind(last, above, context, self.links.here()?.subject())?;
+            let epoch = self.epochs.mint_epoch(context, above.max(last), deadline).await?;
             minted = Some(i64::try_from(epoch).unwrap_or(i64::MAX));
         }
         let remedy =

@@ -98,10 +98,10 @@ impl Statements {
             revocations: of("SELECT lease, holder, claims, author, reason, revoked_at FROM {schema}.revocations
                 WHERE context = $1 ORDER BY number DESC LIMIT $2"),
             // A server that stands in for one that was ahead of it does not know all that was minted: so the marks, what
-            // the caller remembers and the clock count as well. A mark that no epoch may be above is nobody's.
+            // the caller remembers and the clock count as well. A mark that cannot have been minted is nobody's.
             mint_epoch: of("INSERT INTO {schema}.epochs AS e (context, epoch)
                 SELECT $1::text, greatest($2::bigint + 1, (SELECT max(d.fence_epoch) + 1 FROM {schema}.documents d
-                    WHERE d.context = $1::text AND d.fence_epoch < $3::bigint),
+                    WHERE d.context = $1::text AND d.fence_epoch <= $3::bigint),
                     floor(extract(epoch FROM clock_timestamp()))::bigint)
                 ON CONFLICT (context) DO UPDATE SET epoch = greatest(e.epoch + 1, excluded.epoch) RETURNING e.epoch"),
             head: of("SELECT place FROM {schema}.settled($1)"),

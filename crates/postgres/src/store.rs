@@ -6,9 +6,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use mutext_contract::{
     AgentName, ArchivedCommit, Change, Commit, ContextName, Cursor, Deadline, Document, DocumentPath, DocumentStore,
-    EPOCH_MAX, Effect, EngineError, EpochSource, Feed, Fence, FencedRead, Finding, Hit, Listing, Outcome, PastRevision,
-    PathPrefix, Query, Retention, Revision, Revocation, RevocationRecord, Snapshot, StoreCapabilities, Tended,
-    TroubleKind, Waiting, within_epochs,
+    EPOCH_BELIEVED, Effect, EngineError, EpochSource, Feed, Fence, FencedRead, Finding, Hit, Listing, Outcome,
+    PastRevision, PathPrefix, Query, Retention, Revision, Revocation, RevocationRecord, Snapshot, StoreCapabilities,
+    Tended, TroubleKind, Waiting, within_epochs,
 };
 use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::RecvError;
@@ -90,13 +90,13 @@ async fn told(news: &mut Receiver<News>, context: &ContextName, until: Instant) 
 #[async_trait]
 impl EpochSource for PostgresStore {
     async fn mint_epoch(&self, context: &ContextName, above: u64, deadline: Deadline) -> Result<u64, EngineError> {
-        within_epochs(above.saturating_add(1), context, self.link.subject())?;
-        let (above, most) = (above.cast_signed(), EPOCH_MAX.cast_signed());
+        let believed = if above <= EPOCH_BELIEVED { above.cast_signed() } else { 0 };
+        let most = EPOCH_BELIEVED.cast_signed();
         // Minted twice, one of the two is never used.
-        let params: [&(dyn ToSql + Sync); 3] = [&context.as_str(), &above, &most];
+        let params: [&(dyn ToSql + Sync); 3] = [&context.as_str(), &believed, &most];
         let rows = self.link.rows(Repeat::Safe, deadline, &self.statements.mint_epoch, &params).await?;
         let epoch = rows::number(self.only(&rows)?, 0).map_err(|error| self.damaged(error))?;
-        within_epochs(epoch, context, self.link.subject())
+        within_epochs(epoch, above, context, self.link.subject())
     }
 }
 

@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use mutext_contract::{
     Acquisition, AgentName, Blocked, Claim, ContextName, DeadHolder, Deadline, Effect, EngineError, EpochSource,
     ExpiryClock, Fairness, FencingToken, Finding, Grant, Lease, LeaseId, LockCapabilities, LockRequest, LockService,
-    LockTable, Release, Renewal, TroubleKind, Ttl, Waiting,
+    LockTable, Release, Renewal, TroubleKind, Ttl, Waiting, may_be_behind,
 };
 use redis::{RedisError, Value};
 use tokio::sync::broadcast;
@@ -545,7 +545,10 @@ impl LockService for RedisLocks {
         for _ in 0..EPOCHS_TRIED {
             match self.begin_with(context, minted, above, deadline).await? {
                 Begun::Done => return Ok(()),
-                Begun::Behind(last) => minted = self.epochs.mint_epoch(context, above.max(last), deadline).await?,
+                Begun::Behind(last) => {
+                    may_be_behind(last, above, context, self.keys.subject())?;
+                    minted = self.epochs.mint_epoch(context, above.max(last), deadline).await?;
+                }
                 Begun::Elsewhere => {}
             }
         }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use mutext_contract::{Deadline, FencingToken, Release, Renewal};
+use mutext_contract::{Deadline, FencingToken, Release, Renewal, TroubleKind};
 
 use crate::LockFixture;
 use crate::support::{AT_ONCE, Asker, LONG, LONG_TTL, SHORT_TTL, served};
@@ -83,7 +83,7 @@ pub async fn a_new_epoch_begins_above_what_documents_have_seen(fixture: &dyn Loc
     assert_eq!(bert.release(free.id()).await, Release::Released, "release of what is free from then on");
     let waiting = bert.queue(&bert.request("passed-on", LONG_TTL)).await;
 
-    let above = kept.token.epoch + 1_000;
+    let above = kept.token.epoch;
     let begin = async |asker: &Asker, above: u64| {
         let begun = asker.locks.begin_epoch(&asker.context, above, Deadline::after(LONG)).await;
         begun.expect("an epoch without trouble");
@@ -115,4 +115,20 @@ pub async fn a_new_epoch_begins_above_what_documents_have_seen(fixture: &dyn Loc
     begin(&bert, after.token.epoch).await;
     let last = anna.take("free", LONG_TTL).await;
     assert!(last.token.epoch > after.token.epoch, "{} after {}", last.token, after.token);
+
+    // An epoch that was never begun here: a quorum that does not know it has gone back. One server alone may as well be
+    // the one that was replaced, and begins none.
+    let ahead = last.token.epoch + 1_000;
+    let told = anna.locks.begin_epoch(&anna.context, ahead, Deadline::after(LONG)).await;
+    let next = bert.take("later", LONG_TTL).await.token.epoch;
+    match told {
+        Ok(()) => assert!(next > ahead, "expected an epoch above {ahead}; found {next}"),
+        Err(error) => {
+            assert!(
+                matches!(error.kind, TroubleKind::Misconfigured(_)),
+                "expected an error of the set-up; found {error}"
+            );
+            assert_eq!(next, last.token.epoch, "the epoch after {error}");
+        }
+    }
 }

@@ -2,7 +2,7 @@
 
 use std::time::SystemTime;
 
-use mutext_contract::{EPOCH_MAX, FencedRead, Precondition};
+use mutext_contract::{EPOCH_BELIEVED, EPOCH_MAX, FencedRead, Precondition};
 
 use crate::StoreFixture;
 use crate::support::{Scribe, fence, fresh_context, path, same, soon};
@@ -79,17 +79,24 @@ pub async fn an_epoch_is_above_all_that_anybody_remembers(fixture: &dyn StoreFix
     assert!(other < remembered, "expected an epoch by the clock; found {other}");
 }
 
-/// Where the last epoch is behind, no other can be minted, and the error says so. A document that has seen a token of such
-/// an epoch, which no lock engine grants, keeps nobody from beginning one.
+/// Where no epoch is above the last, none is minted, and the error says so. A document that has seen a token that no lock
+/// engine grants keeps nobody from beginning one, and then another; nor does one that has seen the highest that is believed.
 pub async fn an_epoch_that_cannot_be_is_refused(fixture: &dyn StoreFixture) {
     let anna = Scribe::one(fixture);
-    for above in [EPOCH_MAX, u64::MAX] {
+    for above in [EPOCH_MAX - 1, EPOCH_MAX, u64::MAX] {
         let refused = anna.store.mint_epoch(&anna.context, above, soon()).await;
         let told = refused.expect_err("no epoch is left").to_string();
-        assert!(told.contains(&EPOCH_MAX.to_string()) && told.contains(anna.context.as_str()), "found {told}");
+        let last = above.min(EPOCH_MAX).to_string();
+        assert!(told.contains(&last) && told.contains(anna.context.as_str()), "found {told}");
     }
-    let forged = fence(EPOCH_MAX, 1);
-    anna.committed(&anna.put("plan.md", "text", Precondition::Absent).fenced_by(forged)).await;
+    for (at, forged) in [("a", EPOCH_MAX), ("b", EPOCH_MAX - 1), ("c", EPOCH_BELIEVED + 1)] {
+        anna.committed(&anna.put(at, "text", Precondition::Absent).fenced_by(fence(forged, 1))).await;
+        let (first, second) = (mint(&anna).await, mint(&anna).await);
+        assert!(first < second && second < EPOCH_BELIEVED, "expected ordinary epochs; found {first} and {second}");
+    }
+    anna.committed(&anna.put("d", "text", Precondition::Absent).fenced_by(fence(EPOCH_BELIEVED, 1))).await;
     let (first, second) = (mint(&anna).await, mint(&anna).await);
-    assert!(first < second && second < EPOCH_MAX, "expected ordinary epochs; found {first} and {second}");
+    assert!(EPOCH_BELIEVED < first && first < second, "expected epochs above the mark; found {first} and {second}");
+    let third = mint_above(&anna, second).await;
+    assert!(third > second, "expected an epoch above {second}; found {third}");
 }
