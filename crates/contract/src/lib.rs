@@ -52,6 +52,6 @@ pub use name::{
 pub use search::{Hit, InvalidQuery, Query, Term};
 pub use store::{
     CommitRecord, Committed, Conflict, DocumentStore, EPOCH_MAX, EpochSource, Erosion, Feed, Fenced, FencedRead,
-    Listing, Outcome, Refusal, Retention, Revocation, RevocationRecord, Snapshot, Tended, within_epochs,
+    Listing, Minting, Outcome, Refusal, Retention, Revocation, RevocationRecord, Snapshot, Tended, within_epochs,
 };
 pub use table::{Blocked, Deadlock, Holding, Knot, LockTable, Obstacle, Waiter};
