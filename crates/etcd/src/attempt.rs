@@ -106,7 +106,7 @@ impl<'a> Attempt<'a> {
                 Ok(step) => step,
                 Err(error) if trouble::is_lease_gone(&error) => {
                     self.expected.is_asked(false);
-                    if self.deadline.has_passed() && began.elapsed() > OVERDUE {
+                    if self.is_over(began) {
                         return Err(error);
                     }
                     self.lost_home(home).await;
@@ -117,8 +117,13 @@ impl<'a> Attempt<'a> {
             self.expected.is_asked(false);
             if step.cluster != epoch.cluster {
                 // Another cluster answers under the same address: its revisions begin anew, and so must the epoch.
-                self.locks.forget_epoch(context);
-                self.locks.step(steps::release(self.scene(), None), self.deadline).await?;
+                self.locks.doubt_epoch(context);
+                let released = self.locks.step(steps::release(self.scene(), None), self.deadline).await;
+                // Where that fails, what was asked for may stand.
+                released.map_err(|error| error.with_effect(Effect::Unknown))?;
+                if self.is_over(began) {
+                    return Err(self.locks.unsettled());
+                }
                 continue;
             }
             let step = if !may_be_free {
@@ -149,11 +154,17 @@ impl<'a> Attempt<'a> {
                 let home = row.home;
                 return Ok(Asked::Queued(Queued { table, home }));
             }
-            self.locks.forget_epoch(context);
-            if began.elapsed() > self.deadline.remaining() + OVERDUE {
+            self.locks.doubt_epoch(context);
+            if self.is_over(began) {
                 return Err(self.locks.unsettled());
             }
         }
+    }
+
+    /// Whether it has been asked for long enough, since `began`: also where nobody waits, others may be in the way of a
+    /// few tries.
+    fn is_over(&self, began: Instant) -> bool {
+        self.deadline.has_passed() && began.elapsed() > OVERDUE
     }
 
     /// The process's etcd lease is gone: its thread gets another.
@@ -232,6 +243,12 @@ impl<'a> Attempt<'a> {
         let context = &self.request.context;
         let Some(own) = table.waiter(self.id()) else { return Ok(Err(table.clone())) };
         let Some(epoch) = table.epoch else { return Err(self.locks.unsettled()) };
+        if epoch.number < self.locks.last_epoch(context) {
+            // etcd has gone back to what a backup remembers, and this request with it.
+            self.locks.doubt_epoch(context);
+            self.locks.epoch(context, self.deadline).await?;
+            return Ok(Err(self.locks.look(context, self.deadline).await?));
+        }
         // A transaction has room for so many; the rest goes before.
         while superseded.len() > SUPERSEDED_MAX {
             if let Some(row) = superseded.pop() {
@@ -243,6 +260,7 @@ impl<'a> Attempt<'a> {
         let asked = Instant::now();
         let step = self.locks.step(steps::claim(self.scene(), own, &basis), self.deadline).await?;
         if step.succeeded {
+            self.locks.saw_epoch(context, epoch);
             let granted = Granted {
                 key: self.locks.core().keys.entry(context, own.class.granted(), self.id()),
                 home: own.home,
