@@ -74,7 +74,9 @@ impl<'a> Attempt<'a> {
                 Asked::Queued(queued) => queued,
                 Asked::Done(acquisition) => return Ok(acquisition),
             };
-            if let Some(acquisition) = self.wait(queued).await? {
+            // What stands in the queue, or was just granted, stays there where whoever waits cannot go on.
+            let waited = self.wait(queued).await.map_err(|error| error.with_effect(Effect::Unknown));
+            if let Some(acquisition) = waited? {
                 return Ok(acquisition);
             }
             // The process was taken for dead, and its place is gone: it queues again.
@@ -186,7 +188,8 @@ impl<'a> Attempt<'a> {
         loop {
             self.locks.sightings.note(context, &table);
             // Whoever has not waited itself owes nobody anything: those who come at one time do not queue for it.
-            let owes = !self.is_one_try && !is_first;
+            // And nobody leaves what is free because of those whom it is not in the way of.
+            let owes = !self.is_one_try && !is_first && !self.deadline.has_passed();
             let yields = |due: &[&Row]| {
                 let due: Vec<LeaseId> = due.iter().map(|row| row.id).collect();
                 if others != due {
@@ -451,9 +454,7 @@ impl<'a> Attempt<'a> {
 
     /// Whether these are still as they were seen.
     async fn stand(&self, seen: &[&Row]) -> Result<bool, EngineError> {
-        let found = self.locks.step(steps::look(seen), self.deadline).await;
-        // A look changes nothing, whatever became of its answer.
-        let found = found.map_err(|trouble| trouble.with_effect(Effect::None))?;
+        let found = self.locks.step(steps::look(seen), self.deadline).await?;
         let stands =
             |(index, row): (usize, &&Row)| found.found(index).first().is_some_and(|kv| kv.mod_revision == row.modified);
         Ok(seen.iter().enumerate().all(stands))
