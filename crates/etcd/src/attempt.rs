@@ -24,8 +24,8 @@ use crate::wire::{LEASE_TIME_TO_LIVE, LeaseTimeToLiveRequest};
 const SLACK: Duration = Duration::from_millis(30);
 /// A waiter leaves the queue by itself at its deadline; others take it out so much later, in case it cannot.
 const OVERDUE: Duration = Duration::from_secs(2);
-/// Whoever came before and is in nobody's way is granted first, unless nothing is seen of that for so long: then its
-/// process does not take its turn, though it is not taken for dead yet.
+/// Whoever came before and is in nobody's way is granted first, unless nothing is seen of that for so long, or for half of
+/// what is left of the wait: then its process does not take its turn, though it is not taken for dead yet.
 const DAWDLE: Duration = Duration::from_secs(3);
 /// How often a waiter looks by itself whether what it waits for is there yet: news can only be missed if a member breaks
 /// its word.
@@ -183,8 +183,8 @@ impl<'a> Attempt<'a> {
         let context = &self.request.context;
         let mut watcher = self.locks.watches().watcher();
         let mut is_first = true;
-        // Whose turn has come before ours, and since when it has been theirs.
-        let (mut others, mut since) = (Vec::new(), Instant::now());
+        // Whose turn has come before ours, and until when it is left to them.
+        let (mut others, mut courteous) = (Vec::new(), Instant::now());
         loop {
             self.locks.sightings.note(context, &table);
             // Whoever has not waited itself owes nobody anything: those who come at one time do not queue for it.
@@ -194,9 +194,9 @@ impl<'a> Attempt<'a> {
                 let due: Vec<LeaseId> = due.iter().map(|row| row.id).collect();
                 if others != due {
                     // One has taken its turn: the next has its time.
-                    (others, since) = (due, Instant::now());
+                    (others, courteous) = (due, Instant::now() + DAWDLE.min(self.deadline.remaining() / 2));
                 }
-                owes && since.elapsed() < DAWDLE
+                owes && Instant::now() < courteous
             };
             let ahead = match turn::of(&table, self.id(), yields) {
                 Turn::Absent => return self.absent(&table, home).await,
@@ -216,7 +216,7 @@ impl<'a> Attempt<'a> {
             }
             is_first = false;
             let all: Vec<Vec<u8>> = ahead.rows.iter().map(|row| row.key.clone()).collect();
-            table = match self.until(&table, ahead, since, &mut watcher).await? {
+            table = match self.until(&table, ahead, courteous, &mut watcher).await? {
                 Woken::Late => return self.give_up(&table, home).await,
                 Woken::Look => self.locks.look(context, self.deadline).await?,
                 Woken::Free => match self.claim(&table, Vec::new(), all).await? {
@@ -365,7 +365,7 @@ impl<'a> Attempt<'a> {
         Ok(step.succeeded.then_some(last))
     }
 
-    /// Sleeps until something changes about what is in the way; others have been granted first since `courteous`.
+    /// Sleeps until something changes about what is in the way; others are let go first until `courteous`.
     async fn until(
         &self,
         table: &Table,
@@ -377,26 +377,28 @@ impl<'a> Attempt<'a> {
         let Some(own) = table.waiter(self.id()) else { return Ok(Woken::Look) };
         let one = |row: &Row| -> Range { (row.key.clone(), Vec::new()) };
         let replaced = self.request.replaces.and_then(|lease| table.lease(lease));
+        // What nothing is in the way of is not left as late.
+        let late = if ahead.kind == Kind::Courtesy { Woken::Look } else { Woken::Late };
         loop {
             if self.deadline.has_passed() {
-                return Ok(Woken::Late);
+                return Ok(late);
             }
             let Some(row) = ahead.rows.last() else { return Ok(Woken::Free) };
             let watched: Vec<Range> = [Some(own), replaced, Some(row)].into_iter().flatten().map(one).collect();
             watcher.set(&watched, table.revision + 1);
             let seen = self.locks.sightings.since(context, row);
-            let (since, patience) = match ahead.kind {
-                Kind::Lease => (seen, row.about.ttl() + row.about.ttl() / 1000 + SLACK),
-                Kind::Request => (seen, Duration::from_millis(row.about.wait).saturating_add(OVERDUE)),
-                Kind::Courtesy => (courteous, DAWDLE),
+            let expires = match ahead.kind {
+                Kind::Lease => seen.checked_add(row.about.ttl() + row.about.ttl() / 1000 + SLACK),
+                Kind::Request => seen.checked_add(Duration::from_millis(row.about.wait).saturating_add(OVERDUE)),
+                Kind::Courtesy => Some(courteous),
             };
-            let expires = since.checked_add(patience).unwrap_or_else(|| Instant::now() + LOOK_AGAIN);
+            let expires = expires.unwrap_or_else(|| Instant::now() + LOOK_AGAIN);
             let look = Instant::now() + LOOK_AGAIN;
             let news = tokio::select! {
                 news = watcher.news() => news,
                 () = tokio::time::sleep_until(expires.min(look).min(self.deadline.instant())) => {
                     if self.deadline.has_passed() {
-                        return Ok(Woken::Late);
+                        return Ok(late);
                     }
                     if expires <= Instant::now() {
                         self.expire(row, ahead.kind).await?;
