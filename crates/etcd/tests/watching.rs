@@ -138,7 +138,7 @@ async fn nobody_leaves_a_free_lock_because_of_one_who_does_not_take_its_turn_at_
         }
         let waiter = {
             let (carl, request) = (Arc::clone(&carl), request("carl", "b", TTL));
-            let wait = DAWDLE - Duration::from_millis(500);
+            let wait = DAWDLE * 5 / 6;
             tokio::spawn(async move { carl.acquire(&request, Deadline::after(wait)).await })
         };
         let are_queued = async || anna.inspect(&context(), soon()).await.unwrap().waiters.len() == 2;

@@ -346,5 +346,5 @@ async fn an_epoch_that_others_begin_is_waited_for_no_longer_than_a_lock() {
     let epochs = Arc::<Epochs>::default();
     let options = options(&address(&server, "schema=hanging&pool=3"));
     let locks = options.open_locks(Arc::<Epochs>::clone(&epochs), soon()).await.unwrap();
-    an_epoch_is_waited_for_until_the_deadline(Arc::new(locks), &epochs).await;
+    an_epoch_is_waited_for_until_the_deadline(locks, &epochs).await;
 }
