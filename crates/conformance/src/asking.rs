@@ -4,7 +4,11 @@ use std::ops::Deref;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use mutext_contract::{Acquisition, AgentName, ContextName, Deadline, Grant, Holder, LockRequest, LockService, Ttl};
+use mutext_contract::{
+    Acquisition, AgentName, ContextName, Deadline, Grant, Holder, LockRequest, LockService, TroubleKind, Ttl,
+};
+
+use crate::Epochs;
 
 /// Why a bench cannot go on.
 pub type Failure = Box<dyn std::error::Error + Send + Sync>;
@@ -45,6 +49,28 @@ where
         }
         tokio::time::sleep(Duration::from_millis(2)).await;
     }
+}
+
+/// Shows that whoever finds another at it to begin an epoch waits for that no longer than for a lock. `locks` are new,
+/// and `epochs` are theirs.
+pub async fn an_epoch_is_waited_for_until_the_deadline(locks: Arc<dyn LockService>, epochs: &Epochs) {
+    let in_context = |name: &str| {
+        let mut request = request("anna", "plan", Duration::from_secs(30));
+        request.context = ContextName::new(name).expect("a name of ours");
+        request
+    };
+    epochs.hang(true);
+    let first = {
+        let (locks, request) = (Arc::clone(&locks), in_context("one"));
+        tokio::spawn(async move { granted(&locks, &request, Duration::from_secs(120)).await })
+    };
+    epochs.are_asked_for().await;
+    let outcome = locks.acquire(&in_context("other"), Deadline::after(Duration::from_millis(300))).await;
+    let trouble = outcome.expect_err("there is no epoch to be had");
+    assert!(!first.is_finished(), "the other waits yet; {trouble}");
+    assert_eq!(trouble.kind, TroubleKind::Busy, "{trouble}");
+    epochs.hang(false);
+    first.await.expect("it is granted once there is an epoch");
 }
 
 /// Acquires and releases a lock that nobody else wants, again and again until `until`; how often.

@@ -4,28 +4,51 @@ use std::fmt;
 use std::marker::PhantomData;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use async_trait::async_trait;
-use mutext_contract::{ContextName, Deadline, EngineError, EpochSource, LockService};
+use mutext_contract::{ContextName, Deadline, EngineError, EpochSource, LockService, TroubleKind};
+use tokio::sync::watch;
+use tokio::time::timeout_at;
 
 use crate::LockFixture;
 
 /// Mints epochs as a document store does: each higher than all before it. For tests and benches of lock engines alone.
 #[derive(Debug, Default)]
-pub struct Epochs(AtomicU64);
+pub struct Epochs {
+    last: AtomicU64,
+    hangs: watch::Sender<bool>,
+}
 
 impl Epochs {
     /// Forgets all that was minted, as a store does that stands in for one that was ahead of it.
     pub fn forget(&self) {
-        self.0.store(0, Ordering::SeqCst);
+        self.last.store(0, Ordering::SeqCst);
+    }
+
+    /// Answers nothing from now on, as a store that hangs, or answers again.
+    pub fn hang(&self, hangs: bool) {
+        self.hangs.send_replace(hangs);
+    }
+
+    /// Comes back once somebody waits for an answer.
+    pub async fn are_asked_for(&self) {
+        while self.hangs.receiver_count() == 0 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
     }
 }
 
 #[async_trait]
 impl EpochSource for Epochs {
-    async fn mint_epoch(&self, _: &ContextName, above: u64, _: Deadline) -> Result<u64, EngineError> {
+    async fn mint_epoch(&self, context: &ContextName, above: u64, deadline: Deadline) -> Result<u64, EngineError> {
+        let mut hangs = self.hangs.subscribe();
+        if timeout_at(deadline.instant(), hangs.wait_for(|hangs| !hangs)).await.is_err() {
+            let what = format!("the epochs of {context}");
+            return Err(EngineError::new(what, TroubleKind::Unavailable, "let them answer again"));
+        }
         let next = |last: u64| Some(last.max(above) + 1);
-        Ok(self.0.fetch_update(Ordering::SeqCst, Ordering::SeqCst, next).unwrap_or_default().max(above) + 1)
+        Ok(self.last.fetch_update(Ordering::SeqCst, Ordering::SeqCst, next).unwrap_or_default().max(above) + 1)
     }
 }
 

@@ -31,8 +31,8 @@ pub(crate) enum Call {
 /// What came of an acquire, as far as the desk can tell.
 pub(crate) enum Answered {
     Settled(Acquisition),
-    /// The context has no epoch: begin one above the last, and ask again.
-    NoEpoch(u64),
+    /// The context has no epoch: begin one, and ask again.
+    NoEpoch,
 }
 
 /// Something that is decided at once.
@@ -87,8 +87,6 @@ impl Job {
 pub(crate) struct Attempt {
     pub(crate) request: LockRequest,
     pub(crate) deadline: Deadline,
-    /// An epoch that its asker has begun, where there was none.
-    pub(crate) epoch: Option<u64>,
     pub(crate) asked: Instant,
     pub(crate) answer: Answer<Answered>,
     /// It has been in the table.
@@ -102,10 +100,10 @@ pub(crate) struct Attempt {
 }
 
 impl Attempt {
-    pub(crate) fn new(request: LockRequest, deadline: Deadline, epoch: Option<u64>, answer: Answer<Answered>) -> Self {
+    pub(crate) fn new(request: LockRequest, deadline: Deadline, answer: Answer<Answered>) -> Self {
         let asked = Instant::now();
         let (placed, queued, confirm) = (false, false, false);
-        Self { request, deadline, epoch, asked, answer, placed, queued, waiting_at: None, confirm }
+        Self { request, deadline, asked, answer, placed, queued, waiting_at: None, confirm }
     }
 
     /// Since when its grant may be believed, and for how long. `written` is the moment before this process asked for
@@ -154,7 +152,8 @@ pub(crate) enum Verdict {
 /// How an attempt ends with the draft; it goes on where there is no such thing.
 pub(crate) enum End {
     Settled(Acquisition),
-    NoEpoch(u64),
+    /// There is no token to be had.
+    NoEpoch,
     /// Nobody waits for an answer.
     Left,
 }

@@ -9,8 +9,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use mutext_contract::{
     Acquisition, AgentName, ContextName, DeadHolder, Deadline, Effect, EngineError, EpochSource, ExpiryClock, Fairness,
-    Finding, Lease, LeaseId, LockCapabilities, LockRequest, LockService, LockTable, Release, Renewal, TroubleKind,
-    Waiting,
+    Finding, Lease, LeaseId, LockCapabilities, LockRequest, LockService, LockTable, Minting, Release, Renewal,
+    TroubleKind, Waiting,
 };
 use tokio::runtime::Handle;
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
@@ -41,8 +41,7 @@ pub struct ConsulLocks {
     desks: Arc<Desks>,
     options: Arc<ConsulOptions>,
     epochs: Arc<dyn EpochSource>,
-    /// One epoch is enough, whoever of this process finds that it is missing.
-    minting: tokio::sync::Mutex<()>,
+    minting: Minting,
     _stop: watch::Sender<()>,
 }
 
@@ -141,7 +140,7 @@ impl ConsulLocks {
         let desks = Arc::new(Desks { office: Arc::new(office), runtime: runtime.handle, open: Mutex::default() });
         let _ = told.set(Arc::downgrade(&desks));
         drop(runtime.desks.send(Arc::clone(&desks)));
-        let minting = tokio::sync::Mutex::default();
+        let minting = Minting::default();
         let locks = Self { desks, options: Arc::new(options), epochs, minting, _stop: stop };
         locks.greet(deadline).await?;
         Ok(locks)
@@ -265,17 +264,16 @@ impl LockService for ConsulLocks {
     }
 
     async fn acquire(&self, request: &LockRequest, deadline: Deadline) -> Result<Acquisition, EngineError> {
-        let (mut turn, mut epoch) = (None, None);
         for _ in 0..EPOCHS_TRIED {
             let (sender, answer) = oneshot::channel();
-            let attempt = Attempt::new(request.clone(), deadline, epoch, sender);
+            let attempt = Attempt::new(request.clone(), deadline, sender);
             self.desks.call(&request.context, Call::Acquire(Box::new(attempt)));
             match self.answer(answer, deadline).await? {
                 Answered::Settled(acquisition) => return Ok(acquisition),
-                // Whoever waited here asks again: somebody may have begun one.
-                Answered::NoEpoch(_) if turn.is_none() => turn = Some(self.minting.lock().await),
-                Answered::NoEpoch(last) => {
-                    epoch = Some(self.epochs.mint_epoch(&request.context, last, at_least(deadline)).await?);
+                Answered::NoEpoch => {
+                    // Nobody keeps the turn while it queues. Whoever waited for it finds what was begun meanwhile.
+                    let _turn = self.minting.turn(&request.context, at_least(deadline)).await?;
+                    self.begin_epoch(&request.context, 0, deadline).await?;
                 }
             }
         }

@@ -14,7 +14,11 @@ use serde::{Deserialize, Serialize};
 /// The version of this format. A later one is refused, not guessed at.
 pub(crate) const VERSION: u32 = 1;
 /// A transaction has at most half a mebibyte, and values in it take a third more.
-pub(crate) const BYTES_MAX: usize = 360 << 10;
+const BYTES_MAX: usize = 360 << 10;
+/// What a lease says more than the request that it was, at most.
+const GRANT_BYTES: usize = 96;
+/// What ends that are remembered may take.
+const ENDED_BYTES: usize = 24 << 10;
 /// A grant by another process lasts so long until the new holder's process confirms it.
 pub(crate) const CONFIRM_MS: u64 = 5_000;
 /// A waiter leaves by itself at its deadline; others remove it so much later, in case it died.
@@ -226,6 +230,14 @@ impl Table {
     pub(crate) fn end_epoch(&mut self) {
         self.over = self.over.max(self.epoch);
         self.epoch = 0;
+    }
+
+    /// How many bytes it may have. Newcomers leave room for what follows without them: each request that waits becomes a
+    /// lease, and ends are remembered. Otherwise whoever gives something back would find no room for that.
+    pub(crate) fn bytes_max(&self, has_newcomers: bool) -> usize {
+        let waiting = self.rows.iter().filter(|row| row.held.is_none()).count();
+        let room = if has_newcomers { ENDED_BYTES + waiting * GRANT_BYTES } else { 0 };
+        BYTES_MAX.saturating_sub(room)
     }
 
     pub(crate) fn row(&self, id: LeaseId) -> Option<&Row> {

@@ -8,8 +8,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use common::{Epochs, open, served, soon, two, waiting};
-use mutext_conformance::asking::{context, granted, queued, request};
-use mutext_contract::{Acquisition, Deadline, Effect, LockService, Loss, Release, Renewal, TroubleKind};
+use mutext_conformance::asking::{an_epoch_is_waited_for_until_the_deadline, context, granted, queued, request};
+use mutext_contract::{
+    Acquisition, Claim, Deadline, Effect, LockRequest, LockService, Loss, Mode, Release, Renewal, TroubleKind,
+};
 use mutext_testbed::ConsulServer;
 
 const TTL: Duration = Duration::from_secs(30);
@@ -347,4 +349,66 @@ async fn a_context_that_is_full_says_so_and_those_who_wait_go_on() {
         }
     }
     assert!(full > 0 && served > 0, "{full} did not fit and {served} did");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_epoch_that_others_begin_is_waited_for_no_longer_than_a_lock() {
+    let server = ConsulServer::start().unwrap();
+    let epochs = Arc::<Epochs>::default();
+    let locks = open(&server.url(), &epochs).await.unwrap();
+    an_epoch_is_waited_for_until_the_deadline(locks, &epochs).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_queues_for_a_lock_keeps_nobody_from_an_epoch_of_another_context() {
+    let server = ConsulServer::start().unwrap();
+    let epochs = Arc::<Epochs>::default();
+    let locks = open(&server.url(), &epochs).await.unwrap();
+    epochs.hang(true);
+    let holder = waiting(&locks, "anna", "plan");
+    epochs.are_asked_for().await;
+    let waiter = waiting(&locks, "bert", "plan");
+    // Long enough, as a rule, for it to find that there is no epoch, and to wait for one.
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    epochs.hang(false);
+    // One of the two has it, and the other queues.
+    queued(&locks, 1).await;
+    let mut elsewhere = request("carl", "plan", TTL);
+    elsewhere.context = mutext_contract::ContextName::new("elsewhere").unwrap();
+    granted(&locks, &elsewhere, LONG).await;
+    assert!(!(holder.is_finished() && waiter.is_finished()), "nobody has released the lock");
+    holder.abort();
+    waiter.abort();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_releases_finds_room_in_a_context_that_newcomers_have_filled() {
+    let server = ConsulServer::start().unwrap();
+    let (anna, bert) = two(&server.url()).await;
+    let held = granted(&anna, &request("anna", "plan", TTL), LONG).await.lease;
+    let resource: mutext_contract::Resource = "plan".parse().unwrap();
+    let ask = |reason: usize| {
+        let claim = Claim { resource: resource.clone(), mode: Mode::Shared };
+        let mut request = LockRequest::new(context(), held.holder.clone(), held.ttl, [claim]).unwrap();
+        request.reason = Some("x".repeat(reason));
+        let bert = Arc::clone(&bert);
+        tokio::spawn(async move { bert.acquire(&request, Deadline::after(Duration::from_secs(120))).await })
+    };
+    // Many small ones fill what a few large ones leave: each grows as it is granted.
+    let mut waiters: Vec<_> = (0..8).map(|_| ask(40_000)).collect();
+    queued(&anna, waiters.len()).await;
+    let full = loop {
+        let next = ask(1);
+        while !next.is_finished() && anna.inspect(&context(), soon()).await.unwrap().waiters.len() == waiters.len() {}
+        if next.is_finished() {
+            break next.await.unwrap().unwrap_err();
+        }
+        waiters.push(next);
+    };
+    assert_eq!(full.kind, TroubleKind::Full, "{full}");
+    assert_eq!(anna.release(&context(), held.id(), soon()).await.unwrap(), Release::Released);
+    for waiter in waiters {
+        let outcome = waiter.await.unwrap().unwrap();
+        assert!(matches!(outcome, Acquisition::Granted(_)), "{outcome:?}");
+    }
 }

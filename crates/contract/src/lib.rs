@@ -52,6 +52,7 @@ pub use name::{
 pub use search::{Hit, InvalidQuery, Query, Term};
 pub use store::{
     CommitRecord, Committed, Conflict, DocumentStore, EPOCH_BELIEVED, EPOCH_MAX, EpochSource, Erosion, Feed, Fenced,
-    FencedRead, Listing, Outcome, Refusal, Retention, Revocation, RevocationRecord, Snapshot, Tended, within_epochs,
+    FencedRead, Listing, Minting, Outcome, Refusal, Retention, Revocation, RevocationRecord, Snapshot, Tended,
+    within_epochs,
 };
 pub use table::{Blocked, Deadlock, Holding, Knot, LockTable, Obstacle, Waiter};

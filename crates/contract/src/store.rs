@@ -5,6 +5,8 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
+use tokio::sync::{Mutex, MutexGuard};
+use tokio::time::timeout_at;
 
 use crate::{
     AgentName, ArchivedCommit, Claim, Commit, ContextName, Cursor, Deadline, Document, DocumentPath, EngineError,
@@ -445,6 +447,22 @@ pub fn within_epochs(epoch: u64, above: u64, context: &ContextName, subject: &st
     let remedy = "somebody has written under a token that no lock engine grants: export the context, and import it into \
                   a new one";
     Err(EngineError::new(subject, TroubleKind::Failed(what), remedy))
+}
+
+/// Whose turn it is to have an epoch minted, among the callers of one engine: one epoch is enough, whoever finds that it
+/// is missing. For engines.
+#[derive(Debug, Default)]
+pub struct Minting(Mutex<()>);
+
+impl Minting {
+    /// The turn, which lasts until it is dropped. Whoever has it waits for the document store, and the others wait for
+    /// that no longer than for anything else.
+    pub async fn turn(&self, context: &ContextName, deadline: Deadline) -> Result<MutexGuard<'_, ()>, EngineError> {
+        timeout_at(deadline.instant(), self.0.lock()).await.map_err(|_| {
+            let remedy = "another caller waits for an epoch: see that the document store answers, or wait longer";
+            EngineError::new(format!("the epoch of {context}"), TroubleKind::Busy, remedy)
+        })
+    }
 }
 
 #[async_trait]

@@ -24,8 +24,8 @@ use crate::wire::{LEASE_TIME_TO_LIVE, LeaseTimeToLiveRequest};
 const SLACK: Duration = Duration::from_millis(30);
 /// A waiter leaves the queue by itself at its deadline; others take it out so much later, in case it cannot.
 const OVERDUE: Duration = Duration::from_secs(2);
-/// Whoever came before and is in nobody's way is granted first, unless nothing is seen of that for so long: then its
-/// process does not take its turn, though it is not taken for dead yet.
+/// Whoever came before and is in nobody's way is granted first, unless nothing is seen of that for so long, or for half of
+/// what is left of the wait: then its process does not take its turn, though it is not taken for dead yet.
 const DAWDLE: Duration = Duration::from_secs(3);
 /// How often a waiter looks by itself whether what it waits for is there yet: news can only be missed if a member breaks
 /// its word.
@@ -74,7 +74,9 @@ impl<'a> Attempt<'a> {
                 Asked::Queued(queued) => queued,
                 Asked::Done(acquisition) => return Ok(acquisition),
             };
-            if let Some(acquisition) = self.wait(queued).await? {
+            // What stands in the queue, or was just granted, stays there where whoever waits cannot go on.
+            let waited = self.wait(queued).await.map_err(|error| error.with_effect(Effect::Unknown));
+            if let Some(acquisition) = waited? {
                 return Ok(acquisition);
             }
             // The process was taken for dead, and its place is gone: it queues again.
@@ -106,7 +108,7 @@ impl<'a> Attempt<'a> {
                 Ok(step) => step,
                 Err(error) if trouble::is_lease_gone(&error) => {
                     self.expected.is_asked(false);
-                    if self.deadline.has_passed() && began.elapsed() > OVERDUE {
+                    if self.is_over(began) {
                         return Err(error);
                     }
                     self.lost_home(home).await;
@@ -117,8 +119,13 @@ impl<'a> Attempt<'a> {
             self.expected.is_asked(false);
             if step.cluster != epoch.cluster {
                 // Another cluster answers under the same address: its revisions begin anew, and so must the epoch.
-                self.locks.forget_epoch(context);
-                self.locks.step(steps::release(self.scene(), None), self.deadline).await?;
+                self.locks.doubt_epoch(context);
+                let released = self.locks.step(steps::release(self.scene(), None), self.deadline).await;
+                // Where that fails, what was asked for may stand.
+                released.map_err(|error| error.with_effect(Effect::Unknown))?;
+                if self.is_over(began) {
+                    return Err(self.locks.unsettled());
+                }
                 continue;
             }
             let step = if !may_be_free {
@@ -149,11 +156,17 @@ impl<'a> Attempt<'a> {
                 let home = row.home;
                 return Ok(Asked::Queued(Queued { table, home }));
             }
-            self.locks.forget_epoch(context);
-            if began.elapsed() > self.deadline.remaining() + OVERDUE {
+            self.locks.doubt_epoch(context);
+            if self.is_over(began) {
                 return Err(self.locks.unsettled());
             }
         }
+    }
+
+    /// Whether it has been asked for long enough, since `began`: also where nobody waits, others may be in the way of a
+    /// few tries.
+    fn is_over(&self, began: Instant) -> bool {
+        self.deadline.has_passed() && began.elapsed() > OVERDUE
     }
 
     /// The process's etcd lease is gone: its thread gets another.
@@ -170,19 +183,20 @@ impl<'a> Attempt<'a> {
         let context = &self.request.context;
         let mut watcher = self.locks.watches().watcher();
         let mut is_first = true;
-        // Whose turn has come before ours, and since when it has been theirs.
-        let (mut others, mut since) = (Vec::new(), Instant::now());
+        // Whose turn has come before ours, and until when it is left to them.
+        let (mut others, mut courteous) = (Vec::new(), Instant::now());
         loop {
             self.locks.sightings.note(context, &table);
             // Whoever has not waited itself owes nobody anything: those who come at one time do not queue for it.
-            let owes = !self.is_one_try && !is_first;
+            // And nobody leaves what is free because of those whom it is not in the way of.
+            let owes = !self.is_one_try && !is_first && !self.deadline.has_passed();
             let yields = |due: &[&Row]| {
                 let due: Vec<LeaseId> = due.iter().map(|row| row.id).collect();
                 if others != due {
                     // One has taken its turn: the next has its time.
-                    (others, since) = (due, Instant::now());
+                    (others, courteous) = (due, Instant::now() + DAWDLE.min(self.deadline.remaining() / 2));
                 }
-                owes && since.elapsed() < DAWDLE
+                owes && Instant::now() < courteous
             };
             let ahead = match turn::of(&table, self.id(), yields) {
                 Turn::Absent => return self.absent(&table, home).await,
@@ -202,7 +216,7 @@ impl<'a> Attempt<'a> {
             }
             is_first = false;
             let all: Vec<Vec<u8>> = ahead.rows.iter().map(|row| row.key.clone()).collect();
-            table = match self.until(&table, ahead, since, &mut watcher).await? {
+            table = match self.until(&table, ahead, courteous, &mut watcher).await? {
                 Woken::Late => return self.give_up(&table, home).await,
                 Woken::Look => self.locks.look(context, self.deadline).await?,
                 Woken::Free => match self.claim(&table, Vec::new(), all).await? {
@@ -232,6 +246,12 @@ impl<'a> Attempt<'a> {
         let context = &self.request.context;
         let Some(own) = table.waiter(self.id()) else { return Ok(Err(table.clone())) };
         let Some(epoch) = table.epoch else { return Err(self.locks.unsettled()) };
+        if epoch.number < self.locks.last_epoch(context) {
+            // etcd has gone back to what a backup remembers, and this request with it.
+            self.locks.doubt_epoch(context);
+            self.locks.epoch(context, self.deadline).await?;
+            return Ok(Err(self.locks.look(context, self.deadline).await?));
+        }
         // A transaction has room for so many; the rest goes before.
         while superseded.len() > SUPERSEDED_MAX {
             if let Some(row) = superseded.pop() {
@@ -243,6 +263,7 @@ impl<'a> Attempt<'a> {
         let asked = Instant::now();
         let step = self.locks.step(steps::claim(self.scene(), own, &basis), self.deadline).await?;
         if step.succeeded {
+            self.locks.saw_epoch(context, epoch);
             let granted = Granted {
                 key: self.locks.core().keys.entry(context, own.class.granted(), self.id()),
                 home: own.home,
@@ -344,7 +365,7 @@ impl<'a> Attempt<'a> {
         Ok(step.succeeded.then_some(last))
     }
 
-    /// Sleeps until something changes about what is in the way; others have been granted first since `courteous`.
+    /// Sleeps until something changes about what is in the way; others are let go first until `courteous`.
     async fn until(
         &self,
         table: &Table,
@@ -356,26 +377,28 @@ impl<'a> Attempt<'a> {
         let Some(own) = table.waiter(self.id()) else { return Ok(Woken::Look) };
         let one = |row: &Row| -> Range { (row.key.clone(), Vec::new()) };
         let replaced = self.request.replaces.and_then(|lease| table.lease(lease));
+        // What nothing is in the way of is not left as late.
+        let late = if ahead.kind == Kind::Courtesy { Woken::Look } else { Woken::Late };
         loop {
             if self.deadline.has_passed() {
-                return Ok(Woken::Late);
+                return Ok(late);
             }
             let Some(row) = ahead.rows.last() else { return Ok(Woken::Free) };
             let watched: Vec<Range> = [Some(own), replaced, Some(row)].into_iter().flatten().map(one).collect();
             watcher.set(&watched, table.revision + 1);
             let seen = self.locks.sightings.since(context, row);
-            let (since, patience) = match ahead.kind {
-                Kind::Lease => (seen, row.about.ttl() + row.about.ttl() / 1000 + SLACK),
-                Kind::Request => (seen, Duration::from_millis(row.about.wait).saturating_add(OVERDUE)),
-                Kind::Courtesy => (courteous, DAWDLE),
+            let expires = match ahead.kind {
+                Kind::Lease => seen.checked_add(row.about.ttl() + row.about.ttl() / 1000 + SLACK),
+                Kind::Request => seen.checked_add(Duration::from_millis(row.about.wait).saturating_add(OVERDUE)),
+                Kind::Courtesy => Some(courteous),
             };
-            let expires = since.checked_add(patience).unwrap_or_else(|| Instant::now() + LOOK_AGAIN);
+            let expires = expires.unwrap_or_else(|| Instant::now() + LOOK_AGAIN);
             let look = Instant::now() + LOOK_AGAIN;
             let news = tokio::select! {
                 news = watcher.news() => news,
                 () = tokio::time::sleep_until(expires.min(look).min(self.deadline.instant())) => {
                     if self.deadline.has_passed() {
-                        return Ok(Woken::Late);
+                        return Ok(late);
                     }
                     if expires <= Instant::now() {
                         self.expire(row, ahead.kind).await?;
@@ -433,9 +456,7 @@ impl<'a> Attempt<'a> {
 
     /// Whether these are still as they were seen.
     async fn stand(&self, seen: &[&Row]) -> Result<bool, EngineError> {
-        let found = self.locks.step(steps::look(seen), self.deadline).await;
-        // A look changes nothing, whatever became of its answer.
-        let found = found.map_err(|trouble| trouble.with_effect(Effect::None))?;
+        let found = self.locks.step(steps::look(seen), self.deadline).await?;
         let stands =
             |(index, row): (usize, &&Row)| found.found(index).first().is_some_and(|kv| kv.mod_revision == row.modified);
         Ok(seen.iter().enumerate().all(stands))

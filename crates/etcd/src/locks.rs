@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use async_trait::async_trait;
 use mutext_contract::{
     Acquisition, AgentName, ContextName, DeadHolder, Deadline, Effect, EngineError, EpochSource, ExpiryClock, Fairness,
-    Finding, Lease, LeaseId, LockCapabilities, LockRequest, LockService, LockTable, Loss, Release, Renewal,
+    Finding, Lease, LeaseId, LockCapabilities, LockRequest, LockService, LockTable, Loss, Minting, Release, Renewal,
     TroubleKind, Waiting,
 };
 use tokio::sync::broadcast;
@@ -32,16 +32,25 @@ const EPOCHS_KEPT: usize = 4096;
 /// How often a step is tried whose conditions others change under its hands.
 const TRIES: usize = 20;
 
+/// What this process knows of a context's epoch.
+#[derive(Clone, Copy)]
+struct KnownEpoch {
+    /// As it was seen last.
+    epoch: Epoch,
+    /// It is so as far as anybody has found. Where not, no epoch below it counts: etcd has gone back to what a backup
+    /// remembers.
+    is_current: bool,
+}
+
 /// Locks in etcd.
 pub struct EtcdLocks {
     presence: Presence,
     epochs: Arc<dyn EpochSource>,
-    known_epochs: Mutex<HashMap<ContextName, Epoch>>,
+    known_epochs: Mutex<HashMap<ContextName, KnownEpoch>>,
     /// Contexts in which others held or waited for something when they were last seen: the server need not be asked
     /// first whether they are free, which costs it a look at all that is in them.
     busy: Mutex<HashSet<ContextName>>,
-    /// One epoch is enough, whoever of this process finds that it is missing.
-    minting: tokio::sync::Mutex<()>,
+    minting: Minting,
     pub(crate) sightings: Sightings,
 }
 
@@ -62,7 +71,7 @@ impl EtcdLocks {
             epochs,
             known_epochs: Mutex::default(),
             busy: Mutex::default(),
-            minting: tokio::sync::Mutex::default(),
+            minting: Minting::default(),
             sightings: Sightings::default(),
         })
     }
@@ -111,11 +120,14 @@ impl EtcdLocks {
     /// The epoch of a context's tokens, as far as this process knows; begun where there is none, and where the cluster
     /// is not the one that it was begun in.
     pub(crate) async fn epoch(&self, context: &ContextName, deadline: Deadline) -> Result<Epoch, EngineError> {
-        let known = || lock(&self.known_epochs).get(context).copied();
+        let known = || {
+            let known = lock(&self.known_epochs);
+            known.get(context).filter(|known| known.is_current).map(|known| known.epoch)
+        };
         if let Some(epoch) = known() {
             return Ok(epoch);
         }
-        let _turn = self.minting.lock().await;
+        let _turn = self.minting.turn(context, at_least(deadline)).await?;
         // Whoever waited here finds what was begun meanwhile.
         match known() {
             Some(epoch) => Ok(epoch),
@@ -123,18 +135,25 @@ impl EtcdLocks {
         }
     }
 
-    /// An epoch above `above`: the one that there is, or one that is begun now.
+    /// The number of the last epoch that this process has seen in a context; zero where it has seen none.
+    pub(crate) fn last_epoch(&self, context: &ContextName) -> u64 {
+        lock(&self.known_epochs).get(context).map_or(0, |known| known.epoch.number)
+    }
+
+    /// An epoch above `above`, and not below what this process has seen: the one that there is, or one that is begun now.
     async fn epoch_above(&self, context: &ContextName, above: u64, deadline: Deadline) -> Result<Epoch, EngineError> {
         for _ in 0..TRIES {
             let look = vec![steps::one(self.core().keys.epoch(context))];
             let look = TxnRequest { compare: Vec::new(), success: look, failure: Vec::new() };
             let found = self.step(look, deadline).await?;
             let seen = self.table(context, &found, 0)?.epoch;
-            if let Some(epoch) = seen.filter(|epoch| epoch.cluster == found.cluster && epoch.number > above) {
+            let known = self.last_epoch(context);
+            let serves = |epoch: &Epoch| epoch.number > above && epoch.number >= known;
+            if let Some(epoch) = seen.filter(|epoch| epoch.cluster == found.cluster && serves(epoch)) {
                 self.remember_epoch(context, epoch);
                 return Ok(epoch);
             }
-            let last = seen.map_or(0, |epoch| epoch.number);
+            let last = seen.map_or(0, |epoch| epoch.number).max(known);
             let number = self.epochs.mint_epoch(context, above.max(last), at_least(deadline)).await?;
             let text = Epoch::text(number, found.cluster);
             let begin = steps::begin_epoch(&self.core().keys, context, seen.map_or(0, |epoch| epoch.modified), text);
@@ -148,12 +167,19 @@ impl EtcdLocks {
         Err(self.unsettled())
     }
 
+    /// Somebody else has begun this epoch, perhaps, and it counts.
+    pub(crate) fn saw_epoch(&self, context: &ContextName, epoch: Epoch) {
+        if epoch.number > self.last_epoch(context) {
+            self.remember_epoch(context, epoch);
+        }
+    }
+
     fn remember_epoch(&self, context: &ContextName, epoch: Epoch) {
         let mut known = lock(&self.known_epochs);
         if known.len() >= EPOCHS_KEPT {
             known.clear();
         }
-        known.insert(context.clone(), epoch);
+        known.insert(context.clone(), KnownEpoch { epoch, is_current: true });
     }
 
     /// Whether others hold or wait for something in a context, as far as this process has seen.
@@ -175,8 +201,10 @@ impl EtcdLocks {
     }
 
     /// The epoch is not what this process took it for.
-    pub(crate) fn forget_epoch(&self, context: &ContextName) {
-        lock(&self.known_epochs).remove(context);
+    pub(crate) fn doubt_epoch(&self, context: &ContextName) {
+        if let Some(known) = lock(&self.known_epochs).get_mut(context) {
+            known.is_current = false;
+        }
     }
 
     /// Others change what a step rests on, again and again.
@@ -353,7 +381,7 @@ impl LockService for EtcdLocks {
     }
 
     async fn begin_epoch(&self, context: &ContextName, above: u64, deadline: Deadline) -> Result<(), EngineError> {
-        let _turn = self.minting.lock().await;
+        let _turn = self.minting.turn(context, at_least(deadline)).await?;
         self.epoch_above(context, above, deadline).await.map(drop)
     }
 

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use common::{Epochs, open, soon};
-use mutext_conformance::asking::{context, granted, queued, request};
+use mutext_conformance::asking::{an_epoch_is_waited_for_until_the_deadline, context, granted, queued, request};
 use mutext_contract::{Deadline, Effect, LockService, Release, Renewal, TroubleKind};
 use mutext_etcd::EtcdLocks;
 use mutext_testbed::EtcdServer;
@@ -260,4 +260,44 @@ async fn an_epoch_that_is_remembered_is_passed_though_the_store_forgot_it() {
     let bert = open(&server.url(), &epochs).await.unwrap();
     let second = granted(&bert, &request("bert", "notes", TTL), LONG).await.lease;
     assert!(second.token.epoch > first.token.epoch, "{} after {}", second.token, first.token);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_epoch_that_others_begin_is_waited_for_no_longer_than_a_lock() {
+    let server = EtcdServer::start().unwrap();
+    let epochs = Arc::<Epochs>::default();
+    let locks = open(&server.url(), &epochs).await.unwrap();
+    an_epoch_is_waited_for_until_the_deadline(locks, &epochs).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_epoch_that_this_process_remembers_is_passed_though_etcd_went_back_under_its_old_names() {
+    let files = tempfile::tempdir().unwrap();
+    let snapshot = files.path().join("snapshot");
+    let mut server = EtcdServer::start().unwrap();
+    let (anna, _) = two(&server).await;
+    let first = granted(&anna, &request("anna", "plan", TTL), LONG).await.lease;
+    server.ctl(&["snapshot", "save", &snapshot.display().to_string()]).unwrap();
+    anna.begin_epoch(&context(), first.token.epoch, soon()).await.unwrap();
+    let second = granted(&anna, &request("anna", "notes", TTL), LONG).await.lease;
+    assert!(second.token.epoch > first.token.epoch, "{} after {}", second.token, first.token);
+    server.put_back(&snapshot, None).unwrap();
+    let third = granted(&anna, &request("anna", "board", TTL), LONG).await.lease;
+    assert!(third.token.epoch > second.token.epoch, "{} after {}", third.token, second.token);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_waiter_that_a_dead_cluster_ends_says_that_something_may_be_left_of_it() {
+    let mut server = EtcdServer::start().unwrap();
+    let (anna, bert) = two(&server).await;
+    granted(&anna, &request("anna", "plan", TTL), LONG).await;
+    let waiter = {
+        let bert = Arc::clone(&bert);
+        let request = request("bert", "plan", TTL);
+        tokio::spawn(async move { bert.acquire(&request, Deadline::after(Duration::from_secs(6))).await })
+    };
+    queued(&anna, 1).await;
+    server.kill(0).unwrap();
+    let error = waiter.await.unwrap().unwrap_err();
+    assert_eq!((&error.kind, error.effect), (&TroubleKind::Unavailable, Effect::Unknown), "{error}");
 }

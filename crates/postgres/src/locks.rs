@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use mutext_contract::{
     Acquisition, AgentName, Blocked, ContextName, DeadHolder, Deadline, Effect, EngineError, EpochSource, ExpiryClock,
     Fairness, FencingToken, Finding, Grant, Lease, LeaseId, LockCapabilities, LockRequest, LockService, LockTable,
-    Release, Renewal, TroubleKind, Waiting, may_be_behind,
+    Minting, Release, Renewal, TroubleKind, Waiting, may_be_behind,
 };
 use tokio::sync::broadcast;
 use tokio::time::Instant;
@@ -39,8 +39,7 @@ pub struct PostgresLocks {
     links: Links,
     shared: Arc<Shared>,
     epochs: Arc<dyn EpochSource>,
-    /// One epoch is enough, whoever of this process finds that it is missing.
-    minting: tokio::sync::Mutex<()>,
+    minting: Minting,
     _presence: Presence,
 }
 
@@ -70,7 +69,7 @@ impl PostgresLocks {
             links: Links::new(options.clone(), link),
             shared,
             epochs,
-            minting: tokio::sync::Mutex::default(),
+            minting: Minting::default(),
             _presence: presence,
         })
     }
@@ -270,7 +269,7 @@ impl LockService for PostgresLocks {
                 Answer::NoEpoch => {
                     if turn.is_none() {
                         // Whoever waited here asks again: somebody may have begun one.
-                        turn = Some(self.minting.lock().await);
+                        turn = Some(self.minting.turn(&request.context, at_least(deadline)).await?);
                     } else {
                         self.begin_epoch(&request.context, 0, deadline).await?;
                     }

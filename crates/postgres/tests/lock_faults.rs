@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
 use mutext_conformance::Epochs;
+use mutext_conformance::asking::an_epoch_is_waited_for_until_the_deadline;
 use mutext_contract::{
     Acquisition, AgentName, ContextName, Deadline, DocumentStore, EpochSource, FencedRead, Holder, Lease, LockRequest,
     LockService, Outcome, Precondition, Release, Renewal, Severity, Ttl,
@@ -359,4 +360,13 @@ async fn what_the_version_before_calls_begins_an_epoch_or_says_to_upgrade() {
         assert!(refused.contains(part), "{part:?} is not in: {refused}");
     }
     assert_eq!(begins(42).unwrap().trim(), "1");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_epoch_that_others_begin_is_waited_for_no_longer_than_a_lock() {
+    let server = started();
+    let epochs = Arc::<Epochs>::default();
+    let options = options(&address(&server, "schema=hanging&pool=3"));
+    let locks = options.open_locks(Arc::<Epochs>::clone(&epochs), soon()).await.unwrap();
+    an_epoch_is_waited_for_until_the_deadline(locks, &epochs).await;
 }

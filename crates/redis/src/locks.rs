@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use mutext_contract::{
     Acquisition, AgentName, Blocked, Claim, ContextName, DeadHolder, Deadline, Effect, EngineError, EpochSource,
     ExpiryClock, Fairness, FencingToken, Finding, Grant, Lease, LeaseId, LockCapabilities, LockRequest, LockService,
-    LockTable, Release, Renewal, TroubleKind, Ttl, Waiting, may_be_behind,
+    LockTable, Minting, Release, Renewal, TroubleKind, Ttl, Waiting, may_be_behind,
 };
 use redis::{RedisError, Value};
 use tokio::sync::broadcast;
@@ -51,8 +51,7 @@ pub struct RedisLocks {
     keys: Arc<Keys>,
     board: Arc<Board>,
     epochs: Arc<dyn EpochSource>,
-    /// One epoch is enough, whoever of this process finds that it is missing.
-    minting: tokio::sync::Mutex<()>,
+    minting: Minting,
     _presence: Presence,
 }
 
@@ -74,7 +73,7 @@ impl RedisLocks {
         let servers = Servers::new(&options, &keys);
         let presence =
             presence::start(&options, servers.cluster(), Arc::clone(&board), Arc::clone(&keys), deadline).await?;
-        Ok(Self { options, servers, keys, board, epochs, minting: tokio::sync::Mutex::default(), _presence: presence })
+        Ok(Self { options, servers, keys, board, epochs, minting: Minting::default(), _presence: presence })
     }
 
     fn reader(&self) -> Reader<'_> {
@@ -429,7 +428,7 @@ impl LockService for RedisLocks {
                 Answer::NoEpoch => {
                     if turn.is_none() {
                         // Whoever waited here asks again: somebody may have begun one.
-                        turn = Some(self.minting.lock().await);
+                        turn = Some(self.minting.turn(&request.context, at_least(deadline)).await?);
                     } else {
                         self.begin_epoch(&request.context, 0, deadline).await?;
                     }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use common::{Epochs, open, soon};
-use mutext_conformance::asking::{context, granted, queued, request};
+use mutext_conformance::asking::{an_epoch_is_waited_for_until_the_deadline, context, granted, queued, request};
 use mutext_contract::{Acquisition, Deadline, Effect, LockService, Release, Renewal, TroubleKind};
 use mutext_redis::RedisLocks;
 use mutext_testbed::RedisServer;
@@ -271,4 +271,12 @@ async fn a_blocked_request_is_told_who_is_in_its_way_also_from_far_back_in_the_q
     let Acquisition::TimedOut(blocked) = outcome else { panic!("{outcome:?}") };
     assert_eq!((blocked.holdings[0].lease, blocked.ahead), (held.id(), 100));
     waiters.iter().for_each(tokio::task::JoinHandle::abort);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_epoch_that_others_begin_is_waited_for_no_longer_than_a_lock() {
+    let server = RedisServer::start().unwrap();
+    let epochs = Arc::<Epochs>::default();
+    let locks = open(&server.url(), &epochs).await.unwrap();
+    an_epoch_is_waited_for_until_the_deadline(locks, &epochs).await;
 }

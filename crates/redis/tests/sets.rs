@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use common::{Epochs, open, soon};
 use mutext_contract::{
     Acquisition, AgentName, ContextName, Deadline, Effect, EngineError, EpochSource, Finding, Holder, LockRequest,
-    LockService, Release, Severity, TroubleKind, Ttl,
+    LockService, Release, Renewal, Severity, TroubleKind, Ttl,
 };
 use mutext_redis::{RedlockLocks, RedlockOptions};
 use mutext_testbed::{RedisCluster, RedisNodes, RedisServer, SentinelSet};
@@ -237,4 +237,57 @@ async fn an_epoch_that_nodes_remember_is_passed_though_the_store_forgot_it() {
     assert!(second.lease.token.epoch > first.lease.token.epoch, "{} after {}", second.lease.token, first.lease.token);
     let table = locks.inspect(&kept.context, soon()).await.unwrap();
     assert!(table.holdings.iter().any(|held| held.lease == kept.lease), "{table:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_renewal_does_not_wait_for_an_epoch_that_is_to_be_begun_nor_learn_of_its_trouble() {
+    let nodes = RedisNodes::start(3).unwrap();
+    let epochs = Arc::<Epochs>::default();
+    let locks = on_nodes_with(&nodes.url(), Arc::clone(&epochs)).await.unwrap();
+    let kept = request("board", "kept");
+    let Acquisition::Granted(first) = locks.acquire(&kept, soon()).await.unwrap() else { panic!("nobody holds it") };
+    let begin = |deadline: Duration| {
+        let (locks, context) = (Arc::clone(&locks), kept.context.clone());
+        let above = first.lease.token.epoch;
+        tokio::spawn(async move { locks.begin_epoch(&context, above, Deadline::after(deadline)).await })
+    };
+    epochs.hang(true);
+    let (patient, impatient) = (begin(Duration::from_secs(120)), begin(Duration::from_millis(100)));
+    epochs.are_asked_for().await;
+    for _ in 0..10 {
+        let renewed = locks.renew(&first.lease, Deadline::after(Duration::from_secs(20))).await.unwrap();
+        assert!(matches!(renewed, Renewal::Renewed { .. }), "{renewed:?}");
+    }
+    assert_eq!(impatient.await.unwrap().unwrap_err().kind, TroubleKind::Unavailable);
+    let renewed = locks.renew(&first.lease, Deadline::after(Duration::from_secs(20))).await.unwrap();
+    assert!(matches!(renewed, Renewal::Renewed { .. }) && !patient.is_finished(), "{renewed:?}");
+    epochs.hang(false);
+    patient.await.unwrap().unwrap();
+    let next = request("board", "plan");
+    let Acquisition::Granted(second) = locks.acquire(&next, soon()).await.unwrap() else { panic!("nobody holds it") };
+    assert!(second.lease.token.epoch > first.lease.token.epoch, "{} after {}", second.lease.token, first.lease.token);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_epoch_whose_founder_died_is_founded_by_the_next_without_another_and_without_those_who_forgot() {
+    const KEY: &str = "mutext:{orphan}:register";
+    let mut nodes = RedisNodes::start(3).unwrap();
+    let epochs = Arc::<Epochs>::default();
+    let locks = on_nodes_with(&nodes.url(), Arc::clone(&epochs)).await.unwrap();
+    let kept = request("orphan", "kept");
+    let Acquisition::Granted(first) = locks.acquire(&kept, soon()).await.unwrap() else { panic!("nobody holds it") };
+    nodes.nodes()[0].kill().unwrap();
+    nodes.nodes()[0].restart().unwrap();
+    // A majority that remembers has promised somebody who does not come to the end of it.
+    let founded = first.lease.token.epoch + 50;
+    for node in &nodes.nodes()[1..] {
+        node.cli(&["HSET", KEY, "p", &format!("{founded} 1 7")]).unwrap();
+    }
+    let next = request("orphan", "plan");
+    let Acquisition::Granted(second) = locks.acquire(&next, soon()).await.unwrap() else { panic!("nobody holds it") };
+    assert_eq!(second.lease.token.epoch, founded);
+    let table = locks.inspect(&kept.context, soon()).await.unwrap();
+    assert!(table.holdings.iter().any(|held| held.lease == kept.lease), "{table:?}");
+    let minted = epochs.mint_epoch(&kept.context, 0, soon()).await.unwrap();
+    assert_eq!(minted, first.lease.token.epoch + 1, "nobody has minted another");
 }

@@ -70,14 +70,9 @@ impl Desk {
             self.known = None;
             return;
         }
-        let has_epoch = table.epoch != 0;
         let mut going = Vec::new();
         let mut replaced = HashSet::new();
         for (place, attempt) in self.attempts.iter_mut().enumerate() {
-            if has_epoch {
-                // Somebody has begun one; should it be lost again, the next is minted after that.
-                attempt.epoch = None;
-            }
             let Some(row) = table.row(attempt.request.lease) else { continue };
             attempt.placed = true;
             let Some(held) = &row.held else {

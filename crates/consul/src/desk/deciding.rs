@@ -85,9 +85,7 @@ impl Desk {
             return Some(End::Left);
         }
         if draft.table.epoch == 0 {
-            let last = self.last_epoch(draft);
-            let Some(epoch) = attempt.epoch.filter(|epoch| *epoch > last) else { return Some(End::NoEpoch(last)) };
-            draft.begin(epoch);
+            return Some(End::NoEpoch);
         }
         match draft.table.row(id).map(|row| row.held.is_some()) {
             Some(true) if attempt.confirm => {
@@ -145,7 +143,7 @@ impl Desk {
             match ends.remove(&attempt.request.lease) {
                 None => self.attempts.push(attempt),
                 Some(End::Settled(acquisition)) => attempt.settle(acquisition),
-                Some(End::NoEpoch(last)) => drop(attempt.answer.send(Ok(Answered::NoEpoch(last)))),
+                Some(End::NoEpoch) => drop(attempt.answer.send(Ok(Answered::NoEpoch))),
                 Some(End::Left) => {}
             }
         }

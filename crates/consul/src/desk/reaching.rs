@@ -8,9 +8,10 @@ use mutext_contract::{EngineError, TroubleKind};
 use tokio::time::Instant;
 
 use super::Desk;
+use crate::asked::Attempt;
 use crate::home::Home;
 use crate::kv::{CallTrouble, Outcome, Step, base64};
-use crate::table::{self, Row, Table};
+use crate::table::{Row, Table};
 use crate::trouble;
 
 /// How long one question may take before it is asked again, perhaps of another agent.
@@ -128,9 +129,10 @@ impl Desk {
     ) -> Result<Written, Trouble> {
         let keys = &self.office.keys;
         let value = serde_json::to_vec(table).map_err(|error| self.trouble(error.into()))?;
-        if value.len() > table::BYTES_MAX {
-            let said =
-                format!("its lock table would take {} bytes, and one key holds {}", value.len(), table::BYTES_MAX);
+        let comes = |attempt: &Attempt| !attempt.placed && table.row(attempt.request.lease).is_some();
+        let most = table.bytes_max(self.attempts.iter().any(comes));
+        if value.len() > most {
+            let said = format!("its lock table would take {} bytes, and there is room for {most}", value.len());
             return Err(self.trouble(CallTrouble::Refused { status: 413, said }));
         }
         let value = base64(&value);

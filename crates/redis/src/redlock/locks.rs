@@ -29,6 +29,8 @@ use crate::records::Answer;
 const PATIENCE: Duration = Duration::from_secs(1);
 /// A waiter leaves the queue by itself at its deadline; others remove it so much later, in case it died.
 const OVERDUE: Duration = Duration::from_millis(100);
+/// How many epochs are minted for one that is above the last: the first is, unless others are at it.
+const EPOCHS_TRIED: usize = 20;
 /// What is remembered of an attempt that was released by another than its asker.
 const RELEASED: &str = "released";
 
@@ -308,7 +310,20 @@ impl LockService for RedlockLocks {
     }
 
     async fn begin_epoch(&self, context: &ContextName, above: u64, deadline: Deadline) -> Result<(), EngineError> {
-        self.register.run(context, Op::Begin { above }, at_least(deadline)).await.map(drop)
+        // Minted before it is asked for: whoever shares a change with it does not wait for the document store.
+        let (deadline, mut minted) = (at_least(deadline), 0);
+        for _ in 0..EPOCHS_TRIED {
+            match self.register.run(context, Op::Begin { above, minted }, deadline).await? {
+                Said::Begun(Ok(())) => return Ok(()),
+                Said::Begun(Err(last)) => {
+                    minted = self.register.epochs.mint_epoch(context, above.max(last), deadline).await?;
+                }
+                _ => return Err(self.unreadable()),
+            }
+        }
+        let remedy =
+            "others begin one epoch after the other, or the document store mints none above the last: try again";
+        Err(EngineError::new(self.keys.subject(), TroubleKind::Busy, remedy))
     }
 
     fn losses(&self) -> Option<broadcast::Receiver<LeaseId>> {

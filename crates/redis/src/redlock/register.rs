@@ -183,10 +183,13 @@ impl Batch {
         !self.jobs.is_empty()
     }
 
-    /// The number that the epoch is to be above, where one of the jobs says so.
-    fn wants_above(&self) -> Option<u64> {
-        let above = |job: &Job| if let Op::Begin { above } = job.op { Some(above) } else { None };
-        self.jobs.iter().filter_map(above).max()
+    /// The epoch that is to be begun, where one of the jobs brings one that serves.
+    fn begins(&self, last: u64) -> Option<u64> {
+        let serves = |job: &Job| match job.op {
+            Op::Begin { above, minted } if last <= above && above < minted => Some(minted),
+            _ => None,
+        };
+        self.jobs.iter().filter_map(serves).max()
     }
 
     fn deadline(&self) -> Deadline {
@@ -211,7 +214,7 @@ enum Founding {
     /// No majority remembers the last one: nodes that have forgotten vote, too.
     Forgotten,
     /// Its tokens are behind what documents have seen: a majority that remembers decides, as in any change.
-    Above(u64),
+    Behind,
 }
 
 /// Why a step of a proposal did not succeed.
@@ -227,7 +230,7 @@ enum Stop {
 pub(crate) struct Register {
     pub(crate) nodes: Arc<Nodes>,
     keys: Arc<Keys>,
-    epochs: Arc<dyn EpochSource>,
+    pub(crate) epochs: Arc<dyn EpochSource>,
     proposer: u64,
     seats: Mutex<HashMap<ContextName, Arc<Seat>>>,
     courier: Courier,
@@ -361,11 +364,8 @@ impl Register {
             let deadline = batch.deadline();
             self.prepare(context, key, &mut batch.turn, deadline).await?
         };
-        let known = match batch.wants_above().filter(|above| known.table.epoch <= *above) {
-            Some(above) => {
-                let (deadline, founding) = (batch.deadline(), Founding::Above(above));
-                self.found(context, key, &mut batch.turn, None, founding, deadline).await?
-            }
+        let known = match batch.begins(known.table.epoch) {
+            Some(epoch) => self.found(key, &mut batch.turn, None, epoch, Founding::Behind).await?,
             None => known,
         };
         let Known { ballot, accepted, mut table, at } = known;
@@ -406,23 +406,26 @@ impl Register {
         turn.seen = ballot;
         let (promised, others, refused) = self.promises(key, ballot, "", turn).await;
         if let Some(promised) = promised {
-            match latest(promised) {
+            return match latest(promised) {
                 // A value is always of its ballot's epoch.
                 Some((accepted, value, age)) if accepted.epoch == epoch => {
-                    return self.known(ballot, Some(accepted), &value, age);
+                    self.known(ballot, Some(accepted), &value, age)
                 }
-                // An epoch was to be founded here, and whoever was at it did not come to the end.
-                best => return self.found(context, key, turn, best, Founding::Forgotten, deadline).await,
-            }
+                // This epoch was to be founded here, and whoever was at it did not come to the end. Nothing has been
+                // granted under it, and a majority that remembers lets nobody else decide anything before this ballot:
+                // so it is founded now, and neither another one nor nodes that have forgotten are needed.
+                best => self.founded(ballot, best),
+            };
         }
         if refused {
             turn.is_contended = true;
             return Err(Stop::Conflict);
         }
-        match others {
-            Some(accepted) => self.found(context, key, turn, latest(accepted), Founding::Forgotten, deadline).await,
-            None => Err(Stop::Unreached),
-        }
+        let best = latest(others.ok_or(Stop::Unreached)?);
+        let last = best.as_ref().map_or(0, |(ballot, ..)| ballot.epoch).max(turn.seen.epoch);
+        // All wait for it, renewals too: where no majority remembers, nothing can be done without an epoch.
+        let minted = self.epochs.mint_epoch(context, last, deadline).await;
+        self.found(key, turn, best, minted.map_err(Stop::Trouble)?, Founding::Forgotten).await
     }
 
     /// Asks for promises: what a majority that remembers has; else what lies on the nodes, where a majority answers;
@@ -483,24 +486,19 @@ impl Register {
         Ok(Known { ballot, accepted, table, at: now.checked_sub(age).unwrap_or(now) })
     }
 
-    /// Begins an epoch. Leases that are still known stay, under their old numbers.
+    /// Begins an epoch that was minted for it. Nodes refuse one that is not above all that they have promised.
     async fn found(
         &self,
-        context: &ContextName,
         key: &Arc<str>,
         turn: &mut Turn,
         best: Option<(Ballot, String, Duration)>,
+        epoch: u64,
         founding: Founding,
-        deadline: Deadline,
     ) -> Result<Known, Stop> {
-        // Nodes refuse what is not above all that they have promised.
-        let seen = best.as_ref().map_or(0, |(ballot, ..)| ballot.epoch).max(turn.seen.epoch);
-        let (above, kind) = match founding {
-            Founding::Forgotten => (0, "F"),
-            Founding::Above(above) => (above, ""),
+        let kind = match founding {
+            Founding::Forgotten => "F",
+            Founding::Behind => "",
         };
-        let minted = self.epochs.mint_epoch(context, above.max(seen), deadline).await;
-        let epoch = minted.map_err(Stop::Trouble)?;
         let ballot = Ballot { epoch, round: 1, proposer: self.proposer };
         turn.seen = turn.seen.max(ballot);
         let (promised, _, refused) = self.promises(key, ballot, kind, turn).await;
@@ -508,11 +506,16 @@ impl Register {
             return Err(if refused { Stop::Conflict } else { Stop::Unreached });
         };
         let best = best.into_iter().chain(latest(promised)).max_by_key(|(ballot, ..)| *ballot);
+        self.founded(ballot, best)
+    }
+
+    /// The table as an epoch begins with it. Leases that are still known stay, under their old numbers.
+    fn founded(&self, ballot: Ballot, best: Option<(Ballot, String, Duration)>) -> Result<Known, Stop> {
         let mut known = match best {
             Some((_, value, age)) => self.known(ballot, None, &value, age)?,
             None => Known { ballot, accepted: None, table: Table::default(), at: Instant::now() },
         };
-        known.table.begin(epoch);
+        known.table.begin(ballot.epoch);
         Ok(known)
     }
 

@@ -48,9 +48,10 @@ pub(crate) enum Op {
     Bury(Vec<String>),
     /// Serves whoever is next, and looks.
     See,
-    /// The epoch is to be above a number: whoever makes the change has seen to it.
+    /// The epoch is to be above a number, by one that is minted (zero: none yet): whoever makes the change begins it.
     Begin {
         above: u64,
+        minted: u64,
     },
 }
 
@@ -62,6 +63,8 @@ pub(crate) enum Said {
     Ended(Release),
     /// The table as it is now.
     Seen(Box<Table>),
+    /// The epoch is as it is to be; or the last one, where another must be minted.
+    Begun(Result<(), u64>),
     Buried,
     /// There is no room for another request.
     Full,
@@ -264,10 +267,11 @@ impl Table {
                 self.settle(now_ns, None, tells);
                 Said::Buried
             }
-            Op::See | Op::Begin { .. } => {
+            Op::See => {
                 self.settle(now_ns, None, tells);
                 Said::Seen(Box::new(self.clone()))
             }
+            Op::Begin { above, .. } => Said::Begun(if self.epoch > *above { Ok(()) } else { Err(self.epoch) }),
         }
     }
 
