@@ -383,7 +383,7 @@ mod tests {
     async fn a_server_that_is_only_slow_is_not_asked_in_the_words_of_others() {
         let (silent, deadline) = (Silent::start(), Deadline::after(PATIENCE * 60));
         let slow = async {
-            tokio::time::sleep(SLOW.saturating_sub(PROMPT)).await;
+            tokio::time::sleep(PROMPT * 3).await;
             Ok::<_, EngineError>(())
         };
         or_stranger(&silent.wanted.address, deadline, slow).await.unwrap();
