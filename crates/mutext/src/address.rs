@@ -204,7 +204,7 @@ impl EpochSource for NoEpochs {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "consul", feature = "etcd", feature = "postgres", feature = "redis"))]
 mod tests {
     use super::*;
 

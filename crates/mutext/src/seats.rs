@@ -100,7 +100,7 @@ impl Adaptive {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "postgres"))]
 mod tests {
     use mutext_contract::{AgentName, Deadline, DocumentPath, Precondition};
     use mutext_testbed::PostgresServer;
