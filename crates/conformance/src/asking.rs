@@ -54,18 +54,14 @@ where
 /// Shows that whoever finds another at it to begin an epoch waits for that no longer than for a lock. `locks` are new,
 /// and `epochs` are theirs.
 pub async fn an_epoch_is_waited_for_until_the_deadline(locks: Arc<dyn LockService>, epochs: &Epochs) {
-    let in_context = |name: &str| {
-        let mut request = request("anna", "plan", Duration::from_secs(30));
-        request.context = ContextName::new(name).expect("a name of ours");
-        request
-    };
+    let of = |path: &str| request("anna", path, Duration::from_secs(30));
     epochs.hang(true);
     let first = {
-        let (locks, request) = (Arc::clone(&locks), in_context("one"));
+        let (locks, request) = (Arc::clone(&locks), of("plan"));
         tokio::spawn(async move { granted(&locks, &request, Duration::from_secs(120)).await })
     };
     epochs.are_asked_for().await;
-    let outcome = locks.acquire(&in_context("other"), Deadline::after(Duration::from_millis(300))).await;
+    let outcome = locks.acquire(&of("notes"), Deadline::after(Duration::from_millis(300))).await;
     let trouble = outcome.expect_err("there is no epoch to be had");
     assert!(!first.is_finished(), "the other waits yet; {trouble}");
     assert_eq!(trouble.kind, TroubleKind::Busy, "{trouble}");

@@ -1,11 +1,12 @@
 //! The second contract: a document store.
 
+use std::collections::HashMap;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
-use tokio::sync::{Mutex, MutexGuard};
+use tokio::sync::OwnedMutexGuard;
 use tokio::time::timeout_at;
 
 use crate::{
@@ -449,16 +450,23 @@ pub fn within_epochs(epoch: u64, above: u64, context: &ContextName, subject: &st
     Err(EngineError::new(subject, TroubleKind::Failed(what), remedy))
 }
 
-/// Whose turn it is to have an epoch minted, among the callers of one engine: one epoch is enough, whoever finds that it
-/// is missing. For engines.
+/// Whose turn it is to have a context's epoch minted, among the callers of one engine: one epoch is enough, whoever finds
+/// that it is missing. For engines.
 #[derive(Debug, Default)]
-pub struct Minting(Mutex<()>);
+pub struct Minting(Mutex<HashMap<ContextName, Weak<tokio::sync::Mutex<()>>>>);
 
 impl Minting {
     /// The turn, which lasts until it is dropped. Whoever has it waits for the document store, and the others wait for
     /// that no longer than for anything else.
-    pub async fn turn(&self, context: &ContextName, deadline: Deadline) -> Result<MutexGuard<'_, ()>, EngineError> {
-        timeout_at(deadline.instant(), self.0.lock()).await.map_err(|_| {
+    pub async fn turn(&self, context: &ContextName, deadline: Deadline) -> Result<OwnedMutexGuard<()>, EngineError> {
+        let turn = {
+            let mut turns = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            turns.retain(|_, turn| turn.strong_count() > 0);
+            let turn = turns.get(context).and_then(Weak::upgrade).unwrap_or_default();
+            turns.insert(context.clone(), Arc::downgrade(&turn));
+            turn
+        };
+        timeout_at(deadline.instant(), turn.lock_owned()).await.map_err(|_| {
             let remedy = "another caller waits for an epoch: see that the document store answers, or wait longer";
             EngineError::new(format!("the epoch of {context}"), TroubleKind::Busy, remedy)
         })
