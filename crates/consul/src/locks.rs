@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use mutext_contract::{
-    Acquisition, AgentName, ContextName, DeadHolder, Deadline, Effect, EngineError, EpochSource, ExpiryClock, Fairness,
-    Finding, Lease, LeaseId, LockCapabilities, LockRequest, LockService, LockTable, Minting, Release, Renewal,
-    TroubleKind, Waiting,
+    Acquisition, AgentName, Begun, ContextName, DeadHolder, Deadline, Effect, EngineError, EpochSource, ExpiryClock,
+    Fairness, Finding, Lease, LeaseId, LockCapabilities, LockRequest, LockService, LockTable, Minting, Release,
+    Renewal, TroubleKind, Waiting, begin_above,
 };
 use tokio::runtime::Handle;
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
@@ -33,7 +33,7 @@ const GRACE: Duration = Duration::from_secs(2);
 /// How long the desks are given to say that they are idle, when the engine is dropped.
 const GOODBYE: Duration = Duration::from_millis(200);
 
-/// How many epochs are minted for one that is above the last: the first is, unless others are at it.
+/// How many epochs an attempt has begun for it: the first serves, unless others are at it.
 const EPOCHS_TRIED: usize = 20;
 
 /// Locks in Consul.
@@ -240,7 +240,7 @@ fn start(subject: &str, mut stopped: watch::Receiver<()>) -> Result<Started, Eng
 
 /// A deadline that leaves a call its chance.
 fn at_least(deadline: Deadline) -> Deadline {
-    if deadline.remaining() < LEAST { Deadline::after(LEAST) } else { deadline }
+    deadline.at_least(LEAST)
 }
 
 #[async_trait]
@@ -313,13 +313,12 @@ impl LockService for ConsulLocks {
     }
 
     async fn begin_epoch(&self, context: &ContextName, above: u64, deadline: Deadline) -> Result<(), EngineError> {
-        let mut minted = 0;
-        for _ in 0..EPOCHS_TRIED {
+        let begin = async |minted| {
             let begun = self.job(context, |answer| What::Begin { above, minted, answer }, deadline).await?;
-            let Some(last) = begun else { return Ok(()) };
-            minted = self.epochs.mint_epoch(context, above.max(last), at_least(deadline)).await?;
-        }
-        Err(self.unsettled())
+            Ok(begun.map_or(Begun::Done, Begun::Behind))
+        };
+        let (deadline, subject) = (at_least(deadline), &*self.desks.office.subject);
+        begin_above(&*self.epochs, context, (above, 0), deadline, subject, begin).await
     }
 
     fn losses(&self) -> Option<broadcast::Receiver<LeaseId>> {

@@ -288,6 +288,12 @@ impl Deadline {
         Instant::now() >= self.0
     }
 
+    /// This one, or one so long from now where less is left: what must be given a chance is given one.
+    #[must_use]
+    pub fn at_least(self, patience: Duration) -> Self {
+        if self.remaining() < patience { Self::after(patience) } else { self }
+    }
+
     /// The earlier of the two.
     #[must_use]
     pub fn min(self, other: Self) -> Self {

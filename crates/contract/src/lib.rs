@@ -21,6 +21,7 @@
 //! ```
 
 mod archive;
+mod begun;
 mod capability;
 mod document;
 mod error;
@@ -35,6 +36,7 @@ mod store;
 mod table;
 
 pub use archive::{ArchivedChange, ArchivedCommit};
+pub use begun::{Begun, begin_above};
 pub use capability::{DeadHolder, ExpiryClock, Fairness, LockCapabilities, StoreCapabilities, Waiting};
 pub use document::{
     Action, Change, Commit, Content, Cursor, Document, Entry, Expiry, InvalidJson, Kind, PastRevision, Precondition,

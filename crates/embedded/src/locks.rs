@@ -13,9 +13,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use mutext_contract::queue::Entry;
 use mutext_contract::{
-    Acquisition, AgentName, Blocked, ContextName, DeadHolder, Deadline, Deadlock, EngineError, EpochSource,
+    Acquisition, AgentName, Begun, Blocked, ContextName, DeadHolder, Deadline, Deadlock, EngineError, EpochSource,
     ExpiryClock, Fairness, Finding, Grant, Lease, LeaseId, LockCapabilities, LockRequest, LockService, LockTable, Loss,
-    Release, Renewal, TroubleKind, Waiting, may_be_behind,
+    Release, Renewal, TroubleKind, Waiting, begin_above, may_be_behind,
 };
 use tokio::sync::broadcast;
 use tokio::time::Instant;
@@ -32,9 +32,6 @@ const LOOK_AGAIN: Duration = Duration::from_millis(200);
 pub(crate) const CONFIRM_NS: i64 = 2_000_000_000;
 /// A waiter removes itself at its deadline; others remove it so much later, in case it died.
 pub(crate) const OVERDUE_NS: i64 = 100_000_000;
-
-/// How many epochs are minted for one that is above the last: the first is, unless others are at it.
-const EPOCHS_TRIED: usize = 20;
 
 /// What to do about a damaged lock table: unlike documents, leases are not worth salvaging.
 const REMOVE_THE_TABLE: &str =
@@ -229,19 +226,14 @@ impl LockService for EmbeddedLocks {
 
     async fn begin_epoch(&self, context: &ContextName, above: u64, deadline: Deadline) -> Result<(), EngineError> {
         let (deadline, subject) = (Deadline::after(deadline.remaining() + PATIENCE), format!("the locks of {context}"));
-        let begin = |minted| {
-            let context = context.clone();
-            self.desk.call(move |desk| desk.begin_epoch(&context, above, minted, deadline))
-        };
-        let mut minted = None;
-        for _ in 0..EPOCHS_TRIED {
-            let Some(last) = begin(minted).await? else { return Ok(()) };
+        let begin = async |minted| {
+            let (named, minted) = (context.clone(), (minted > 0).then_some(minted));
+            let last = self.desk.call(move |desk| desk.begin_epoch(&named, above, minted, deadline)).await?;
+            let Some(last) = last else { return Ok(Begun::Done) };
             may_be_behind(last, above, context, &subject)?;
-            minted = Some(self.epochs.mint_epoch(context, above.max(last), deadline).await?);
-        }
-        let remedy =
-            "others begin one epoch after the other, or the document store mints none above the last: try again";
-        Err(EngineError::new(subject, TroubleKind::Busy, remedy))
+            Ok(Begun::Behind(last))
+        };
+        begin_above(&*self.epochs, context, (above, 0), deadline, &subject, begin).await
     }
 
     fn losses(&self) -> Option<broadcast::Receiver<LeaseId>> {

@@ -43,7 +43,7 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 /// A deadline that leaves a question its chance, also where the caller's has passed.
 pub(crate) fn at_least(deadline: Deadline) -> Deadline {
     const PATIENCE: Duration = Duration::from_secs(1);
-    if deadline.remaining() < PATIENCE { Deadline::after(PATIENCE) } else { deadline }
+    deadline.at_least(PATIENCE)
 }
 
 /// What came of a question.

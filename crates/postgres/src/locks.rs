@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use mutext_contract::{
-    Acquisition, AgentName, Blocked, ContextName, DeadHolder, Deadline, Effect, EngineError, EpochSource, ExpiryClock,
-    Fairness, FencingToken, Finding, Grant, Lease, LeaseId, LockCapabilities, LockRequest, LockService, LockTable,
-    Minting, Release, Renewal, TroubleKind, Waiting, may_be_behind,
+    Acquisition, AgentName, Begun, Blocked, ContextName, DeadHolder, Deadline, Effect, EngineError, EpochSource,
+    ExpiryClock, Fairness, FencingToken, Finding, Grant, Lease, LeaseId, LockCapabilities, LockRequest, LockService,
+    LockTable, Minting, Release, Renewal, Waiting, begin_above, may_be_behind,
 };
 use tokio::sync::broadcast;
 use tokio::time::Instant;
@@ -29,9 +29,6 @@ const PATIENCE: Duration = Duration::from_secs(1);
 const CONFIRM: Duration = Duration::from_secs(2);
 /// A waiter leaves the queue by itself at its deadline; others remove it so much later, in case it died.
 const OVERDUE: Duration = Duration::from_millis(100);
-
-/// How many epochs are minted for one that is above the last: the first is, unless others are at it.
-const EPOCHS_TRIED: usize = 20;
 
 /// Locks in PostgreSQL.
 pub struct PostgresLocks {
@@ -230,7 +227,7 @@ fn first_path(request: &LockRequest) -> &str {
 
 /// A deadline that leaves a statement its chance.
 fn at_least(deadline: Deadline) -> Deadline {
-    if deadline.remaining() < PATIENCE { Deadline::after(PATIENCE) } else { deadline }
+    deadline.at_least(PATIENCE)
 }
 
 #[async_trait]
@@ -341,21 +338,19 @@ impl LockService for PostgresLocks {
     async fn begin_epoch(&self, context: &ContextName, above: u64, deadline: Deadline) -> Result<(), EngineError> {
         let (deadline, lane) = (at_least(deadline), self.shared.names.lock_lane(context));
         let least = i64::try_from(above).unwrap_or(i64::MAX);
-        let mut minted = None;
-        for _ in 0..EPOCHS_TRIED {
+        let subject = Arc::clone(self.links.here()?.subject());
+        let begin = async |minted: u64| {
+            let minted = (minted > 0).then(|| i64::try_from(minted).unwrap_or(i64::MAX));
             let params: [&(dyn ToSql + Sync); 5] = [&lane, &context.as_str(), &minted, &least, &self.shared.home];
             let answer = self.step(&self.shared.statements.begin, deadline, &params).await?;
             if answer.outcome == 1 {
-                return Ok(());
+                return Ok(Begun::Done);
             }
             let last = answer.number.0;
-            may_be_behind(last, above, context, self.links.here()?.subject())?;
-            let epoch = self.epochs.mint_epoch(context, above.max(last), deadline).await?;
-            minted = Some(i64::try_from(epoch).unwrap_or(i64::MAX));
-        }
-        let remedy =
-            "others begin one epoch after the other, or the document store mints none above the last: try again";
-        Err(EngineError::new(&**self.links.here()?.subject(), TroubleKind::Busy, remedy))
+            may_be_behind(last, above, context, &subject)?;
+            Ok(Begun::Behind(last))
+        };
+        begin_above(&*self.epochs, context, (above, 0), deadline, &subject, begin).await
     }
 
     fn losses(&self) -> Option<broadcast::Receiver<LeaseId>> {

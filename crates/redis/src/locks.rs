@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use mutext_contract::{
-    Acquisition, AgentName, Blocked, Claim, ContextName, DeadHolder, Deadline, Effect, EngineError, EpochSource,
+    Acquisition, AgentName, Begun, Blocked, Claim, ContextName, DeadHolder, Deadline, Effect, EngineError, EpochSource,
     ExpiryClock, Fairness, FencingToken, Finding, Grant, Lease, LeaseId, LockCapabilities, LockRequest, LockService,
-    LockTable, Minting, Release, Renewal, TroubleKind, Ttl, Waiting, may_be_behind,
+    LockTable, Minting, Release, Renewal, TroubleKind, Ttl, Waiting, begin_above, may_be_behind,
 };
 use redis::{RedisError, Value};
 use tokio::sync::broadcast;
@@ -34,9 +34,6 @@ const CONFIRM: Duration = Duration::from_secs(2);
 const OVERDUE: Duration = Duration::from_millis(100);
 /// How long a request may queue is told in multiples of so many milliseconds: many requests then say the same.
 const COARSE: u128 = 50;
-
-/// How many epochs are minted for one that is above what the server remembers: the second is, unless others are at it.
-const EPOCHS_TRIED: usize = 20;
 
 /// Replicas are waited for no longer, and no longer than half a TTL.
 const REPLICATE: Duration = Duration::from_secs(1);
@@ -133,7 +130,7 @@ impl RedisLocks {
             }
         };
         match self.servers.way()?.call(context, deadline, ask).await? {
-            Value::Nil => Ok(Begun::Elsewhere),
+            Value::Nil => Ok(Begun::Again),
             value => Ok(self.reader().text(value)?.parse().map_or(Begun::Done, Begun::Behind)),
         }
     }
@@ -350,16 +347,6 @@ struct Ending {
     under_way: Option<UnderWay>,
 }
 
-/// How a minted epoch was taken.
-enum Begun {
-    /// There is one as it is to be.
-    Done,
-    /// It is not above this one, which is remembered.
-    Behind(u64),
-    /// The server has become another one.
-    Elsewhere,
-}
-
 /// A grant, as far as the answer tells.
 struct Granted {
     number: (u64, u64),
@@ -375,7 +362,7 @@ struct Granted {
 
 /// A deadline that leaves a command its chance.
 fn at_least(deadline: Deadline) -> Deadline {
-    if deadline.remaining() < PATIENCE { Deadline::after(PATIENCE) } else { deadline }
+    deadline.at_least(PATIENCE)
 }
 
 #[async_trait]
@@ -541,19 +528,15 @@ impl LockService for RedisLocks {
             // There is none, as far as anybody knows: most often nothing is remembered, and this one is good.
             minted = self.epochs.mint_epoch(context, above, deadline).await?;
         }
-        for _ in 0..EPOCHS_TRIED {
-            match self.begin_with(context, minted, above, deadline).await? {
-                Begun::Done => return Ok(()),
-                Begun::Behind(last) => {
-                    may_be_behind(last, above, context, self.keys.subject())?;
-                    minted = self.epochs.mint_epoch(context, above.max(last), deadline).await?;
-                }
-                Begun::Elsewhere => {}
+        let subject = self.keys.subject();
+        let begin = async |minted| {
+            let begun = self.begin_with(context, minted, above, deadline).await?;
+            if let Begun::Behind(last) = begun {
+                may_be_behind(last, above, context, subject)?;
             }
-        }
-        let remedy =
-            "others begin one epoch after the other, or the document store mints none above the last: try again";
-        Err(EngineError::new(self.keys.subject(), TroubleKind::Busy, remedy))
+            Ok(begun)
+        };
+        begin_above(&*self.epochs, context, (above, minted), deadline, subject, begin).await
     }
 
     fn losses(&self) -> Option<broadcast::Receiver<LeaseId>> {

@@ -7,9 +7,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use mutext_contract::queue::Entry;
 use mutext_contract::{
-    Acquisition, AgentName, Blocked, ContextName, DeadHolder, Deadline, EngineError, EpochSource, ExpiryClock,
+    Acquisition, AgentName, Begun, Blocked, ContextName, DeadHolder, Deadline, EngineError, EpochSource, ExpiryClock,
     Fairness, FencingToken, Finding, Grant, Lease, LeaseId, LockCapabilities, LockRequest, LockService, LockTable,
-    Loss, Release, Renewal, TroubleKind, Waiting,
+    Loss, Release, Renewal, TroubleKind, Waiting, begin_above,
 };
 use tokio::sync::broadcast;
 use tokio::time::Instant;
@@ -29,8 +29,6 @@ use crate::records::Answer;
 const PATIENCE: Duration = Duration::from_secs(1);
 /// A waiter leaves the queue by itself at its deadline; others remove it so much later, in case it died.
 const OVERDUE: Duration = Duration::from_millis(100);
-/// How many epochs are minted for one that is above the last: the first is, unless others are at it.
-const EPOCHS_TRIED: usize = 20;
 /// What is remembered of an attempt that was released by another than its asker.
 const RELEASED: &str = "released";
 
@@ -59,7 +57,7 @@ struct Granted {
 
 /// A deadline that leaves an operation its chance.
 fn at_least(deadline: Deadline) -> Deadline {
-    if deadline.remaining() < PATIENCE { Deadline::after(PATIENCE) } else { deadline }
+    deadline.at_least(PATIENCE)
 }
 
 /// Clocks that run at slightly different speeds: a lease is believed so much shorter than the nodes count it.
@@ -311,19 +309,14 @@ impl LockService for RedlockLocks {
 
     async fn begin_epoch(&self, context: &ContextName, above: u64, deadline: Deadline) -> Result<(), EngineError> {
         // Minted before it is asked for: whoever shares a change with it does not wait for the document store.
-        let (deadline, mut minted) = (at_least(deadline), 0);
-        for _ in 0..EPOCHS_TRIED {
-            match self.register.run(context, Op::Begin { above, minted }, deadline).await? {
-                Said::Begun(Ok(())) => return Ok(()),
-                Said::Begun(Err(last)) => {
-                    minted = self.register.epochs.mint_epoch(context, above.max(last), deadline).await?;
-                }
-                _ => return Err(self.unreadable()),
-            }
-        }
-        let remedy =
-            "others begin one epoch after the other, or the document store mints none above the last: try again";
-        Err(EngineError::new(self.keys.subject(), TroubleKind::Busy, remedy))
+        let deadline = at_least(deadline);
+        let begin = async |minted| match self.register.run(context, Op::Begin { above, minted }, deadline).await? {
+            Said::Begun(Ok(())) => Ok(Begun::Done),
+            Said::Begun(Err(last)) => Ok(Begun::Behind(last)),
+            _ => Err(self.unreadable()),
+        };
+        let epochs = &*self.register.epochs;
+        begin_above(epochs, context, (above, 0), deadline, self.keys.subject(), begin).await
     }
 
     fn losses(&self) -> Option<broadcast::Receiver<LeaseId>> {
