@@ -7,8 +7,9 @@
 //! take that nobody is in the way of.
 //!
 //! Not all of an attempt in vain is lost. Where the engine makes one commit after the other, an attempt spends its time in
-//! the engine's queue, as it would under a lease; a refusal takes next to nothing of the engine. There the caller's own
-//! work counts alone, unless the process comes back for the document at once: then its lease can be left to its next
+//! the engine's queue, as it would under a lease; a refusal takes next to nothing of the engine. There a lease costs twice
+//! what is measured, as giving it back stands in that queue, too, and of an attempt the caller's own work counts alone,
+//! unless the process comes back for the document at once: then its lease can be left to its next
 //! update, which has the queue to itself.
 
 use std::collections::HashMap;
@@ -26,6 +27,10 @@ use crate::seats::{self, Seats};
 const COMES_BACK: f64 = 0.375;
 /// How much the latest moves an average.
 const WEIGHT: f64 = 1.0 / 16.0;
+/// The same of whether a process comes back. It decides between two ways that are far apart in cost, and where a
+/// process chooses between a few documents it is to be told from one that has two favourites: fewer cases than these
+/// would now and then take chance for a habit.
+const WEIGHT_OF_RETURNS: f64 = 1.0 / 64.0;
 /// A document goes to leases once attempts in vain cost so many times what a lease does, and back below the other.
 const TO_LEASE: f64 = 1.3;
 const TO_COMPARE_AND_SET: f64 = 0.7;
@@ -35,6 +40,9 @@ const QUIET: f64 = 0.02;
 const SHARE_MAX: f64 = 0.95;
 /// What a lease costs until one was measured, in seconds.
 const LEASE_COST: f64 = 0.0005;
+/// Where the engine makes one commit after the other, giving a lease back costs what asking for it does: whoever gave
+/// it back does not wait for that, but the next commit does.
+const SERIAL_LEASE: f64 = 2.0;
 /// For how long a lock service that could not be asked is not asked again.
 const AWAY: Duration = Duration::from_secs(5);
 /// So many documents are remembered at most; those with the fewest conflicts are forgotten first.
@@ -94,6 +102,7 @@ impl Contention {
         self.cost.average(cost);
         let share = self.share.min(SHARE_MAX);
         let engine = if serial && self.comes_back < COMES_BACK { 0.0 } else { self.cost.engine };
+        let lease = if serial { SERIAL_LEASE * lease } else { lease };
         let in_vain = share / (1.0 - share) * (self.cost.work + engine);
         if !self.leased && in_vain > TO_LEASE * lease {
             self.leased = true;
@@ -143,7 +152,7 @@ impl Adaptive {
         self.with(|known| {
             let Some(contention) = known.documents.get_mut(document) else { return };
             let at_once = contention.changed.take().is_some_and(|changed| now.duration_since(changed) < seats::SOON);
-            contention.comes_back += WEIGHT * (f64::from(u8::from(at_once)) - contention.comes_back);
+            contention.comes_back += WEIGHT_OF_RETURNS * (f64::from(u8::from(at_once)) - contention.comes_back);
         });
     }
 
@@ -298,6 +307,39 @@ mod tests {
             adaptive.note(&document("a"), false, engine(MS));
         }
         assert!(adaptive.with(|known| known.documents.is_empty()));
+    }
+
+    #[test]
+    fn where_one_commit_follows_the_other_work_in_vain_counts_against_a_lease_and_its_end() {
+        let work = |took: Duration| Cost::new(took + MS, took);
+        let adaptive = Adaptive::new(true);
+        for round in 0..600 {
+            // Every third attempt is in vain: 0.75 ms lost for each update.
+            adaptive.note(&document("a"), round % 3 == 0, work(MS * 3 / 2));
+            assert!(!adaptive.is_leased(&document("a")), "{round}");
+        }
+        let dearer = (0..600).any(|round| adaptive.note(&document("b"), round % 3 == 0, work(MS * 4)).is_some());
+        assert!(dearer && adaptive.is_leased(&document("b")));
+    }
+
+    #[test]
+    fn who_chooses_among_four_documents_has_no_favourite_and_who_takes_every_second_time_the_same_has() {
+        let adaptive = Adaptive::new(true);
+        let at_once = |one_in: usize, round: usize| (round * 7919) % 1009 % one_in == 0;
+        let comes_back = |name: &str, one_in: usize| {
+            adaptive.note(&document(name), true, engine(MS));
+            let mut now = Instant::now();
+            (0..2000)
+                .filter(|round| {
+                    adaptive.ends(&document(name), None, now);
+                    now += if at_once(one_in, *round) { seats::SOON / 2 } else { seats::SOON * 2 };
+                    adaptive.begins(&document(name), now);
+                    adaptive.with(|known| known.documents[&document(name)].comes_back > COMES_BACK)
+                })
+                .count()
+        };
+        assert_eq!(comes_back("one of four", 4), 0);
+        assert!(comes_back("one of two", 2) > 1800);
     }
 
     #[test]
