@@ -51,6 +51,8 @@ macro_rules! lock_suite {
                 names_keep_case_and_odd_characters
                 contexts_do_not_meet
                 tokens_rise_with_every_grant
+                tokens_to_spare_are_nobody_elses
+                whoever_has_tokens_to_spare_is_told_who_wants_the_lease
                 tokens_rise_across_expiry
                 tokens_rise_across_reopening
                 a_new_epoch_begins_above_what_documents_have_seen

@@ -45,7 +45,8 @@ pub use release::{a_late_release_harms_nobody, a_revoked_lease_is_lost_and_its_h
 pub use renewal::{renewal_after_another_took_over_is_lost, renewal_extends_the_lease};
 pub use tokens::{
     a_new_epoch_begins_above_what_documents_have_seen, tokens_rise_across_expiry, tokens_rise_across_reopening,
-    tokens_rise_with_every_grant,
+    tokens_rise_with_every_grant, tokens_to_spare_are_nobody_elses,
+    whoever_has_tokens_to_spare_is_told_who_wants_the_lease,
 };
 pub use waiting::{
     a_passed_deadline_means_one_try, a_waiter_is_served_when_the_holder_releases, first_come_first_served,

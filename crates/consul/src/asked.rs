@@ -131,7 +131,7 @@ impl Attempt {
             ttl: request.ttl,
             valid_until,
         };
-        let grant = Grant { lease, queued: self.queued, handed_over_after: None };
+        let grant = Grant { lease, queued: self.queued, handed_over_after: None, spare: 0 };
         self.settle(Acquisition::Granted(grant));
     }
 

@@ -35,6 +35,9 @@ pub struct LockRequest {
     /// shared lease becomes an exclusive one, or the other way round, with nobody in between. Such a request stands
     /// before all that replace nothing, as those wait for the very lease that it keeps.
     pub replaces: Option<LeaseId>,
+    /// How many more tokens the asker would like for the lease: it then needs not give it back between one piece of
+    /// work and the next, and has a token of its own for each. [`Grant::spare`] says how many it was given.
+    pub spare: u32,
 }
 
 impl LockRequest {
@@ -79,7 +82,7 @@ impl LockRequest {
 
     fn of(context: ContextName, claims: Arc<[Claim]>, holder: Holder, ttl: Ttl) -> Self {
         let lease = LeaseId::random();
-        Self { context, claims, holder, lease, ttl, reason: None, keeps: Vec::new(), replaces: None }
+        Self { context, claims, holder, lease, ttl, reason: None, keeps: Vec::new(), replaces: None, spare: 0 }
     }
 
     /// What is asked for.
@@ -99,6 +102,10 @@ pub struct Grant {
     /// moments read from one clock. `None` where it was granted at once, where we found it free ourselves, or where
     /// the engine has no such clock: nobody is to guess.
     pub handed_over_after: Option<Duration>,
+    /// So many tokens after the lease's own are the lease's, too: same epoch, same owner, the counters that follow. The
+    /// context's next grant has a counter above them. None where nobody asked for any, where the request queued, and
+    /// where the engine cannot tell a holder that its lease is wanted ([`LockService::wanted`]).
+    pub spare: u32,
 }
 
 /// How an acquire ended. Contention is a value, not an error.
@@ -209,6 +216,16 @@ pub trait LockService: fmt::Debug + Send + Sync + 'static {
 
     /// News of leases that were taken from this process, where the engine can push it; renewal finds out the rest.
     fn losses(&self) -> Option<broadcast::Receiver<LeaseId>>;
+
+    /// News of leases with spare tokens that somebody else asks for, where the engine can push it: whoever keeps one
+    /// without using it gives it back then. A request that takes no waiting, and finds nothing but such leases in its
+    /// way, is given a moment in which they may be given back. `None` where the engine cannot: it grants no spare tokens.
+    ///
+    /// After the callbacks of J. Howard et al., "Scale and Performance in a Distributed File System" (1988), and the
+    /// cached locks of file systems for clusters.
+    fn wanted(&self) -> Option<broadcast::Receiver<LeaseId>> {
+        None
+    }
 
     /// Looks at the engine's version, settings and reach, and says what would endanger its promises. Changes nothing.
     async fn examine(&self, deadline: Deadline) -> Result<Vec<Finding>, EngineError>;

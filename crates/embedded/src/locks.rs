@@ -165,7 +165,7 @@ impl LockService for EmbeddedLocks {
                 Look::Granted { epoch, counter, until_ns, queued, handed_over_ns } => {
                     let lease = granted(request, (epoch, counter), until_ns, asked);
                     let handed_over_after = handed_over_ns.map(clock::since);
-                    return Ok(Acquisition::Granted(Grant { lease, queued, handed_over_after }));
+                    return Ok(Acquisition::Granted(Grant { lease, queued, handed_over_after, spare: 0 }));
                 }
                 Look::Blocked(blocked) => return Ok(Acquisition::TimedOut(blocked)),
                 Look::Deadlock(deadlock) => return Ok(Acquisition::Deadlock(deadlock)),

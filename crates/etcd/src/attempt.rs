@@ -305,7 +305,7 @@ impl<'a> Attempt<'a> {
             valid_until,
         };
         // Whoever made it free did so by another's clock.
-        Acquisition::Granted(Grant { lease, queued: queued && !self.is_one_try, handed_over_after: None })
+        Acquisition::Granted(Grant { lease, queued: queued && !self.is_one_try, handed_over_after: None, spare: 0 })
     }
 
     /// It is not in the queue: somebody ended it, or the process was taken for dead; none for the latter.

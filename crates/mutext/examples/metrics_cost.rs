@@ -108,7 +108,7 @@ impl LockService for Generous {
             ttl: request.ttl,
             valid_until: tokio::time::Instant::now() + request.ttl.get(),
         };
-        Ok(Acquisition::Granted(Grant { lease, queued: false, handed_over_after: None }))
+        Ok(Acquisition::Granted(Grant { lease, queued: false, handed_over_after: None, spare: 0 }))
     }
     async fn renew(&self, lease: &Lease, _: Deadline) -> std::result::Result<Renewal, EngineError> {
         Ok(Renewal::Renewed { valid_until: tokio::time::Instant::now() + lease.ttl.get() })

@@ -14,6 +14,7 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use crate::keeper::{Held, Left, Status};
+use crate::kept::Kept;
 use crate::lock::{self, Lock};
 use crate::{Context, Error};
 
@@ -51,6 +52,8 @@ struct Grip {
     /// The revision at which each document was read or written through this guard; `None` where it was absent.
     seen: Mutex<HashMap<DocumentPath, Option<Revision>>>,
     waited: Duration,
+    /// Where the lease may stay with its agent.
+    kept: Option<Arc<Kept>>,
     /// It is given back already, or another has taken its place.
     over: bool,
 }
@@ -83,10 +86,16 @@ impl From<NotConverted> for Error {
 }
 
 impl LockGuard {
-    pub(crate) fn new(context: Context, lease: Lease, on_lapse: OnLapse, waited: Duration) -> Self {
+    pub(crate) fn new(
+        context: Context,
+        lease: Lease,
+        kept: Option<Arc<Kept>>,
+        on_lapse: OnLapse,
+        waited: Duration,
+    ) -> Self {
         context.line().takes(lease.id());
         let held = context.keeper().hold(lease, on_lapse);
-        Self { grip: Arc::new(Grip { context, held, seen: Mutex::default(), waited, over: false }) }
+        Self { grip: Arc::new(Grip { context, held, seen: Mutex::default(), waited, kept, over: false }) }
     }
 
     /// A clone, where the lease covers all of `claims`.
@@ -290,7 +299,7 @@ impl LockGuard {
             Ok((grant, waited)) => {
                 grip.held.measured().given_back();
                 grip.gone();
-                let guard = Self::new(grip.context.same(), grant.lease, grip.held.on_lapse(), waited);
+                let guard = Self::new(grip.context.same(), grant.lease, None, grip.held.on_lapse(), waited);
                 *guard.seen() = std::mem::take(&mut *grip.seen.lock().unwrap_or_else(PoisonError::into_inner));
                 Ok(guard)
             }
@@ -307,6 +316,9 @@ impl LockGuard {
     /// of this guard live, the lease stays theirs ([`Release::Kept`]).
     pub async fn release(self) -> Result<Release, Error> {
         let Some(mut grip) = Arc::into_inner(self.grip) else { return Ok(Release::Kept) };
+        if grip.stays() {
+            return Ok(Release::Released);
+        }
         let lease = grip.held.lease();
         let deadline = grip.context.deadline();
         let held_until_now = grip.held.measured().given_back();
@@ -322,6 +334,9 @@ impl LockGuard {
     /// Gives the lease back in the background; the receiver ends when that is done. `None` where clones keep it.
     pub(crate) fn give_back(self) -> Option<oneshot::Receiver<()>> {
         let mut grip = Arc::into_inner(self.grip)?;
+        if grip.stays() {
+            return None;
+        }
         grip.held.measured().given_back();
         let lease = grip.held.lease();
         let given_back = grip.context.keeper().release_and_tell(lease.context.clone(), lease.id());
@@ -416,6 +431,18 @@ impl LockGuard {
 }
 
 impl Grip {
+    /// Whether the lease stays with its agent, for the next time that it takes the same lock.
+    fn stays(&mut self) -> bool {
+        let is_held = self.held.status() == Status::Held;
+        let kept = self.kept.as_ref().filter(|_| is_held).map(|kept| (kept, self.held.valid_until()));
+        let stays = self.context.line().habit().leaves(&self.held.lease().claims, kept);
+        if stays {
+            self.held.measured().given_back();
+            self.gone();
+        }
+        stays
+    }
+
     /// There is nothing to give back any more.
     fn gone(&mut self) {
         let lease = self.held.lease().id();
@@ -427,7 +454,7 @@ impl Grip {
 
 impl Drop for Grip {
     fn drop(&mut self) {
-        if !self.over {
+        if !self.over && !self.stays() {
             self.held.measured().given_back();
             let lease = self.held.lease();
             self.context.line().gives_back(lease.id());

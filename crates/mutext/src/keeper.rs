@@ -4,7 +4,7 @@
 //! renewal or a release. Nothing here is waited for: a guard's drop sends a message and goes on.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use mutext_contract::{ContextName, Deadline, EngineError, Lease, LeaseId, LockService, Loss, Renewal, TroubleKind};
@@ -13,6 +13,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use crate::OnLapse;
+use crate::kept::Kept;
 use crate::metrics::{Holding, Meter};
 
 /// How long a release in the background may take.
@@ -150,6 +151,10 @@ struct Shared {
     ward: Mutex<Ward>,
     outage: Mutex<Outage>,
     sooner: Notify,
+    /// Leases that stay with an agent from one lock to the next.
+    kept: Mutex<HashMap<LeaseId, Weak<Kept>>>,
+    /// Whether the service tells who wants such a lease.
+    tells_who_wants: bool,
 }
 
 /// Renewals that fail, told once when the first does and once when none does any more: whoever holds many leases, or
@@ -231,16 +236,18 @@ impl Keeper {
         };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(trouble)?;
         let (errands, queue) = mpsc::unbounded_channel();
-        let losses = service.losses();
+        let (losses, wanted) = (service.losses(), service.wanted());
         let shared = Arc::new(Shared {
             service,
             meter,
             ward: Mutex::default(),
             outage: Mutex::default(),
             sooner: Notify::new(),
+            kept: Mutex::default(),
+            tells_who_wants: wanted.is_some(),
         });
         let kept = Arc::clone(&shared);
-        let run = move || runtime.block_on(keep(kept, queue, losses));
+        let run = move || runtime.block_on(keep(kept, queue, losses, wanted));
         std::thread::Builder::new().name("mutext-keeper".to_owned()).spawn(run).map_err(trouble)?;
         Ok(Self { shared, errands })
     }
@@ -298,8 +305,26 @@ impl Keeper {
         let _ = self.errands.send(Errand::Soon(when, Box::new(work)));
     }
 
-    /// Ready once everything given back so far is given back.
+    /// Whether whoever keeps a lease without using it is told when somebody else wants it.
+    pub(crate) fn tells_who_wants(&self) -> bool {
+        self.shared.tells_who_wants
+    }
+
+    /// Tells `kept` from now on what becomes of its lease.
+    pub(crate) fn keeps(&self, lease: LeaseId, kept: Weak<Kept>) {
+        lock(&self.shared.kept).insert(lease, kept);
+    }
+
+    /// What was kept is given back, or lost.
+    pub(crate) fn keeps_no_more(&self, lease: LeaseId) {
+        lock(&self.shared.kept).remove(&lease);
+    }
+
+    /// Ready once everything given back so far, or kept without a use, is given back.
     pub(crate) async fn finish(&self) {
+        for kept in self.shared.kept(None) {
+            kept.is_wanted();
+        }
         let (done, finished) = oneshot::channel();
         if self.errands.send(Errand::Finish(done)).is_ok() {
             let _ = finished.await;
@@ -316,6 +341,7 @@ async fn keep(
     shared: Arc<Shared>,
     mut errands: mpsc::UnboundedReceiver<Errand>,
     mut losses: Option<broadcast::Receiver<LeaseId>>,
+    mut wanted: Option<broadcast::Receiver<LeaseId>>,
 ) {
     let mut running = JoinSet::new();
     loop {
@@ -353,7 +379,11 @@ async fn keep(
             },
             () = sleep_until(next) => shared.renew_due(&mut running),
             () = shared.sooner.notified() => {}
-            news = next_loss(&mut losses) => shared.ask_about(news),
+            news = next_of(&mut losses) => {
+                shared.ask_about(news);
+                shared.kept(news).iter().for_each(|kept| kept.is_lost(news.is_some()));
+            }
+            lease = next_of(&mut wanted) => shared.kept(lease).iter().for_each(|kept| kept.is_wanted()),
             Some(_) = running.join_next() => {}
         }
     }
@@ -367,14 +397,14 @@ async fn sleep_until(next: Option<Instant>) {
     }
 }
 
-/// A lease that the service says was taken, or `None` where news was missed and every lease is to be asked about.
-async fn next_loss(losses: &mut Option<broadcast::Receiver<LeaseId>>) -> Option<LeaseId> {
-    let Some(receiver) = losses else { return std::future::pending().await };
+/// A lease that the service has news of, or `None` where news was missed and there may be some of every lease.
+async fn next_of(news: &mut Option<broadcast::Receiver<LeaseId>>) -> Option<LeaseId> {
+    let Some(receiver) = news else { return std::future::pending().await };
     match receiver.recv().await {
         Ok(lease) => Some(lease),
         Err(broadcast::error::RecvError::Lagged(_)) => None,
         Err(broadcast::error::RecvError::Closed) => {
-            *losses = None;
+            *news = None;
             std::future::pending().await
         }
     }
@@ -393,6 +423,15 @@ impl Shared {
         // not have to wake it for each.
         ward.armed = next.or(ward.armed.filter(|at| *at > Instant::now()));
         ward.armed
+    }
+
+    /// The one of this name, or all where none is given.
+    fn kept(&self, lease: Option<LeaseId>) -> Vec<Arc<Kept>> {
+        let kept = lock(&self.kept);
+        match lease {
+            Some(lease) => kept.get(&lease).and_then(Weak::upgrade).into_iter().collect(),
+            None => kept.values().filter_map(Weak::upgrade).collect(),
+        }
     }
 
     fn ask_about(&self, lease: Option<LeaseId>) {

@@ -54,6 +54,7 @@ mod error;
 mod guard;
 mod history;
 mod keeper;
+mod kept;
 mod late;
 mod line;
 mod lock;

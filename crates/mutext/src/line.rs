@@ -4,6 +4,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use mutext_contract::{Holder, LeaseId, LockRequest};
 
+use crate::kept::Habit;
+
 /// One thing after another, under one holder's name.
 ///
 /// A line that keeps a lease while it waits for another can be part of a deadlock; what is done side by side has a line
@@ -17,12 +19,14 @@ pub(crate) struct Line {
     around: Vec<LeaseId>,
     /// The line that goes on once this one has ended.
     above: Option<Arc<Self>>,
+    /// Which lock it took last: its parts have that in common, as each update is one.
+    habit: Arc<Habit>,
 }
 
 impl Line {
     /// A line of its own, within `around`.
     pub(crate) fn new(holder: Holder, around: Vec<LeaseId>) -> Arc<Self> {
-        Arc::new(Self { holder, leases: Mutex::default(), around, above: None })
+        Arc::new(Self { holder, leases: Mutex::default(), around, above: None, habit: Arc::default() })
     }
 
     /// Another thing that the same agent does beside this one.
@@ -33,11 +37,16 @@ impl Line {
     /// A part of this line that may be done beside other parts, and that this line waits for.
     pub(crate) fn below(self: &Arc<Self>) -> Arc<Self> {
         let holder = Holder::new(self.holder.agent.clone());
-        Arc::new(Self { holder, leases: Mutex::default(), around: Vec::new(), above: Some(Arc::clone(self)) })
+        let (above, habit) = (Some(Arc::clone(self)), Arc::clone(&self.habit));
+        Arc::new(Self { holder, leases: Mutex::default(), around: Vec::new(), above, habit })
     }
 
     pub(crate) const fn holder(&self) -> &Holder {
         &self.holder
+    }
+
+    pub(crate) fn habit(&self) -> &Habit {
+        &self.habit
     }
 
     pub(crate) fn takes(&self, lease: LeaseId) {

@@ -1,13 +1,15 @@
 //! Asking for a lock.
 
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use mutext_contract::{
-    Acquisition, Claim, Deadline, Effect, Grant, InvalidName, LeaseId, LockRequest, Mode, Resource, Ttl, Wait,
+    Acquisition, Claim, Deadline, Effect, Grant, InvalidName, Lease, LeaseId, LockRequest, Mode, Resource, Ttl, Wait,
 };
 use tokio::time::Instant;
 
 use crate::keeper::{Keeper, Left};
+use crate::kept::Next;
 use crate::metrics::Acquiring;
 use crate::{Context, Error, LockGuard, OnLapse};
 
@@ -18,7 +20,7 @@ use crate::{Context, Error, LockGuard, OnLapse};
 #[must_use = "a lock is asked for only once this is awaited"]
 pub struct Lock<'a> {
     context: &'a Context,
-    id: LeaseId,
+    id: OnceLock<LeaseId>,
     within: Option<&'a LockGuard>,
     resources: Vec<Result<Resource, InvalidName>>,
     mode: Mode,
@@ -33,7 +35,7 @@ impl<'a> Lock<'a> {
         let settings = context.settings();
         Self {
             context,
-            id: LeaseId::random(),
+            id: OnceLock::new(),
             within: None,
             resources: vec![resource],
             mode: Mode::Exclusive,
@@ -45,8 +47,8 @@ impl<'a> Lock<'a> {
     }
 
     /// What the lease will be called, once granted, and the request as long as it queues: see [`Context::position`].
-    pub const fn id(&self) -> LeaseId {
-        self.id
+    pub fn id(&self) -> LeaseId {
+        *self.id.get_or_init(LeaseId::random)
     }
 
     /// Where `guard` covers what is asked for, it is shared instead of asking for more.
@@ -119,11 +121,36 @@ impl<'a> Lock<'a> {
         {
             return Ok((shared, false));
         }
-        (request.lease, request.reason, request.keeps) = (self.id, self.reason, line.keeps());
+        (request.reason, request.keeps) = (self.reason, line.keeps());
+        if let Some(id) = self.id.get() {
+            request.lease = *id;
+        }
+        match line.habit().next(&request, self.id.get().is_some(), context.keeper()) {
+            Next::Here(lease, kept) => {
+                let waited = take(context, lease.clone(), self.wait);
+                return Ok((LockGuard::new(context.same(), lease, Some(kept), self.on_lapse, waited), false));
+            }
+            Next::Ask { spare, after } => {
+                request.spare = spare;
+                if let Some(given_back) = after {
+                    // Who queues then queues behind others, and not behind itself. An error says that it has ended.
+                    let _ = tokio::time::timeout_at(deadline.instant(), given_back).await;
+                }
+            }
+        }
         let (grant, waited) = ask(context, &request, self.wait, deadline).await?;
         let queued = grant.queued;
-        Ok((LockGuard::new(context.same(), grant.lease, self.on_lapse, waited), queued))
+        let kept = line.habit().granted(&grant.lease, grant.spare, queued, context.keeper());
+        Ok((LockGuard::new(context.same(), grant.lease, kept, self.on_lapse, waited), queued))
     }
+}
+
+/// Takes a lease that was kept here, and measures that as any other.
+fn take(context: &Context, lease: Lease, wait: Option<Wait>) -> Duration {
+    let asked = Instant::now();
+    let grant = Grant { lease, queued: false, handed_over_after: None, spare: 0 };
+    Acquiring::start(context.keeper().meter(), wait, asked).answered(&Ok(Acquisition::Granted(grant)));
+    asked.elapsed()
 }
 
 /// Asks the lock service, and gives back whatever may have been granted without the caller's knowing.

@@ -11,6 +11,7 @@ mod modes {
     pub(crate) mod crowds;
     pub(crate) mod deadlocks;
     pub(crate) mod guards;
+    pub(crate) mod kept;
 }
 
 use std::sync::OnceLock;
@@ -40,6 +41,11 @@ impl Place {
         let prefix = format!("{:032x}", rand::random::<u128>());
         let locks = (engine == Engine::Redis).then(|| format!("{}?prefix={prefix}", server().url()).parse().unwrap());
         Self { store: Store::new(), locks }
+    }
+
+    /// Whether an agent that takes the same lock again and again may keep its lease.
+    pub(crate) const fn keeps_leases(&self) -> bool {
+        self.locks.is_some()
     }
 
     /// An opening of its own, as good as another process.

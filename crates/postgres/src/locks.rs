@@ -208,7 +208,7 @@ impl PostgresLocks {
         let (context, path) = (request.context.clone(), first_path(request).to_owned());
         let alone = request.claims().len() == 1;
         expected.becomes_held(Held { context, path, alone, since: Instant::now() });
-        Ok(Acquisition::Granted(Grant { lease, queued, handed_over_after }))
+        Ok(Acquisition::Granted(Grant { lease, queued, handed_over_after, spare: 0 }))
     }
 }
 

@@ -105,6 +105,8 @@ pub(crate) struct Board {
     pub(crate) changed: Notify,
     clock: Mutex<Option<ServerClock>>,
     losses: broadcast::Sender<LeaseId>,
+    /// Leases with spare tokens that somebody else asks for.
+    wanted: broadcast::Sender<LeaseId>,
     /// The latest losses that were told, newest first.
     told: Mutex<VecDeque<LeaseId>>,
 }
@@ -118,12 +120,17 @@ impl Board {
             changed: Notify::new(),
             clock: Mutex::default(),
             losses: broadcast::Sender::new(LOSSES_KEPT),
+            wanted: broadcast::Sender::new(LOSSES_KEPT),
             told: Mutex::default(),
         }
     }
 
     pub(crate) fn losses(&self) -> broadcast::Receiver<LeaseId> {
         self.losses.subscribe()
+    }
+
+    pub(crate) fn wanted(&self) -> broadcast::Receiver<LeaseId> {
+        self.wanted.subscribe()
     }
 
     /// What the server's clock said, and when. Nothing but the time of a hand-over is reckoned by it.
@@ -184,6 +191,8 @@ impl Board {
                 }
             }
             (Some("E"), Some(id)) => self.tell(id, News::Ended),
+            // Nobody has to listen.
+            (Some("W"), Some(id)) => drop(self.wanted.send(id)),
             (Some("L"), Some(id)) => {
                 self.forget(id);
                 let mut told = lock(&self.told);

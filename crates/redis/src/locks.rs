@@ -35,6 +35,9 @@ const OVERDUE: Duration = Duration::from_millis(100);
 /// How long a request may queue is told in multiples of so many milliseconds: many requests then say the same.
 const COARSE: u128 = 50;
 
+/// Whoever does not want to wait gives others so long to give back what they keep without using it.
+const GIVEN_BACK: Duration = Duration::from_millis(10);
+
 /// Replicas are waited for no longer, and no longer than half a TTL.
 const REPLICATE: Duration = Duration::from_secs(1);
 
@@ -273,7 +276,7 @@ impl RedisLocks {
     async fn granted(
         &self,
         request: &LockRequest,
-        Granted { number, since, lasts, queued, pushed, handed_over_after }: Granted,
+        Granted { number, since, lasts, queued, pushed, handed_over_after, spare }: Granted,
         expected: Expected<'_>,
         asker: Asker,
     ) -> Result<Acquisition, EngineError> {
@@ -301,7 +304,7 @@ impl RedisLocks {
             self.board.forget(replaced);
         }
         expected.becomes_held(asker.claim);
-        Ok(Acquisition::Granted(Grant { lease, queued, handed_over_after }))
+        Ok(Acquisition::Granted(Grant { lease, queued, handed_over_after, spare }))
     }
 }
 
@@ -314,8 +317,8 @@ struct Asker {
     about: Arc<str>,
     /// What it is about, where that is one claim.
     claim: Option<Arc<[Claim]>>,
-    /// Whether it is to take the place of another, which the short way knows nothing of.
-    replaces: bool,
+    /// Whether it is to take the place of another, or to have spare tokens: the short way knows nothing of either.
+    goes_the_long_way: bool,
     /// How many replicas have its grant.
     replicas: AtomicU32,
 }
@@ -326,7 +329,7 @@ impl Asker {
             context: self.context.clone(),
             id: self.id,
             wish: Wish::Acquire { ttl: self.ttl, wait },
-            claim: self.claim.clone().filter(|_| is_first && !self.replaces),
+            claim: self.claim.clone().filter(|_| is_first && !self.goes_the_long_way),
             text: Arc::clone(&self.about),
             // What is remembered of its end matters to a second look only.
             ended: !is_first,
@@ -358,6 +361,8 @@ struct Granted {
     pushed: bool,
     /// How long ago the server granted it, where that was pushed.
     handed_over_after: Option<Duration>,
+    /// How many numbers after its own it has, too.
+    spare: u32,
 }
 
 /// A deadline that leaves a command its chance.
@@ -392,24 +397,26 @@ impl LockService for RedisLocks {
             ttl: request.ttl.get().as_millis(),
             about: format!("{} {}", self.keys.home(), info(request)).into(),
             claim: Some(request.claims()).filter(|claims| claims.len() == 1).cloned(),
-            replaces: request.replaces.is_some(),
+            goes_the_long_way: request.replaces.is_some() || request.spare > 0,
             replicas: AtomicU32::new(0),
         };
         let expected = self.board.expect(request.lease);
         let mut turn = None;
         let mut first = true;
         let mut queued = false;
+        let (mut deadline, mut found) = (deadline, None);
         loop {
             let asked = Instant::now();
             match self.ask(request, &asker, first, deadline, &expected).await? {
-                Answer::Granted { epoch, count } => {
+                Answer::Granted { epoch, count, spare } => {
                     // A second question may find a grant that was made in between.
                     let (since, lasts) = match expected.waiting_at() {
                         Some(at) if queued => (at, request.ttl.get().min(CONFIRM)),
                         _ => (asked, request.ttl.get()),
                     };
                     let (pushed, handed_over_after) = (false, None);
-                    let granted = Granted { number: (epoch, count), since, lasts, queued, pushed, handed_over_after };
+                    let number = (epoch, count);
+                    let granted = Granted { number, since, lasts, queued, pushed, handed_over_after, spare };
                     return self.granted(request, granted, expected, asker).await;
                 }
                 Answer::NoEpoch => {
@@ -421,13 +428,19 @@ impl LockService for RedisLocks {
                     }
                     continue;
                 }
-                Answer::Blocked(blocked) => {
+                Answer::Blocked { blocked, may_be_kept: true } if found.is_none() => {
+                    // Its holder was told, and gives it back unless it is at work.
+                    (deadline, found) = (Deadline::after(GIVEN_BACK), Some(blocked));
+                    continue;
+                }
+                Answer::Blocked { blocked, .. } => {
                     expected.ends();
                     return Ok(Acquisition::TimedOut(blocked));
                 }
                 Answer::Deadlock(deadlock) => {
                     expected.ends();
-                    return Ok(Acquisition::Deadlock(deadlock));
+                    // Who asked not to wait waits for nobody.
+                    return Ok(found.map_or(Acquisition::Deadlock(deadlock), Acquisition::TimedOut));
                 }
                 Answer::Lost => {
                     expected.ends();
@@ -447,7 +460,7 @@ impl LockService for RedisLocks {
             match news {
                 Ok(News::Granted { epoch, count, handed_over_after }) => {
                     let (number, pushed) = ((epoch, count), true);
-                    let granted = Granted { number, since, lasts, queued, pushed, handed_over_after };
+                    let granted = Granted { number, since, lasts, queued, pushed, handed_over_after, spare: 0 };
                     return self.granted(request, granted, expected, asker).await;
                 }
                 Ok(News::Ended) => {
@@ -456,13 +469,13 @@ impl LockService for RedisLocks {
                 }
                 Ok(News::AskAgain) => {}
                 Err(_) => match self.leave(request).await? {
-                    Answer::Granted { epoch, count } => {
+                    Answer::Granted { epoch, count, .. } => {
                         let (pushed, handed_over_after) = (true, None);
                         let number = (epoch, count);
-                        let granted = Granted { number, since, lasts, queued, pushed, handed_over_after };
+                        let granted = Granted { number, since, lasts, queued, pushed, handed_over_after, spare: 0 };
                         return self.granted(request, granted, expected, asker).await;
                     }
-                    Answer::Blocked(blocked) => {
+                    Answer::Blocked { blocked, .. } => {
                         expected.ends();
                         return Ok(Acquisition::TimedOut(blocked));
                     }
@@ -541,6 +554,10 @@ impl LockService for RedisLocks {
 
     fn losses(&self) -> Option<broadcast::Receiver<LeaseId>> {
         Some(self.board.losses())
+    }
+
+    fn wanted(&self) -> Option<broadcast::Receiver<LeaseId>> {
+        Some(self.board.wanted())
     }
 
     async fn examine(&self, deadline: Deadline) -> Result<Vec<Finding>, EngineError> {

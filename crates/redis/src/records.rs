@@ -25,6 +25,14 @@ struct Info {
     keeps: Vec<LeaseId>,
     #[serde(skip_serializing_if = "Option::is_none", default)]
     replaces: Option<LeaseId>,
+    /// How many tokens it would like to spare.
+    #[serde(skip_serializing_if = "is_zero", default)]
+    spare: u32,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+const fn is_zero(number: &u32) -> bool {
+    *number == 0
 }
 
 /// A path as scripts know it: empty for the whole context.
@@ -48,6 +56,7 @@ pub(crate) fn info(request: &LockRequest) -> String {
         claims: request.claims().iter().map(claim).collect(),
         keeps: request.keeps.clone(),
         replaces: request.replaces,
+        spare: request.spare,
     };
     // Strings and characters alone: nothing of it can fail.
     serde_json::to_string(&info).unwrap_or_default()
@@ -60,11 +69,17 @@ pub(crate) enum Answer {
     Granted {
         epoch: u64,
         count: u64,
+        /// How many counts after it are its own, too.
+        spare: u32,
     },
     Queued {
         next: Option<Duration>,
     },
-    Blocked(Blocked),
+    Blocked {
+        blocked: Blocked,
+        /// Whether nothing is in the way but leases with spare tokens, whose holders were told.
+        may_be_kept: bool,
+    },
     Deadlock(Deadlock),
     /// The lease that it replaces is no more.
     Lost,
@@ -125,7 +140,7 @@ impl Reader<'_> {
         let Value::Int(count) = reply.value else { return self.answer(reply.value) };
         let number = reply.epoch.and_then(|epoch| Some((epoch, u64::try_from(count).ok()?)));
         let (epoch, count) = number.ok_or_else(|| self.unreadable("an answer"))?;
-        Ok(Answer::Granted { epoch, count })
+        Ok(Answer::Granted { epoch, count, spare: 0 })
     }
 
     pub(crate) fn answer(&self, value: Value) -> Result<Answer, EngineError> {
@@ -133,16 +148,21 @@ impl Reader<'_> {
         let mut next = || parts.next().ok_or_else(|| self.unreadable("an answer"));
         Ok(match self.read::<u8>(next()?)? {
             0 => Answer::NoEpoch,
-            1 => Answer::Granted { epoch: self.read(next()?)?, count: self.read(next()?)? },
+            1 => Answer::Granted {
+                epoch: self.read(next()?)?,
+                count: self.read(next()?)?,
+                // One that was made before has none to tell of.
+                spare: parts.next().map_or(Ok(0), |spare| self.read(spare))?,
+            },
             2 => Answer::Queued { next: span(self.read(next()?)?) },
             3 => {
                 let (ahead, now) = (self.read(next()?)?, self.read(next()?)?);
                 let rest: Vec<String> = parts.map(|part| self.read(part)).collect::<Result<_, _>>()?;
                 let holding = |pair: &[String]| self.holding(&pair[0], &pair[1], now);
-                Answer::Blocked(Blocked {
-                    holdings: rest.chunks_exact(2).map(holding).collect::<Result<_, _>>()?,
-                    ahead,
-                })
+                let holdings: Vec<_> = rest.chunks_exact(2).map(holding).collect::<Result<_, _>>()?;
+                let has_spare = |pair: &[String]| pair[1].contains("\"spare\":");
+                let may_be_kept = ahead == 0 && !holdings.is_empty() && rest.chunks_exact(2).all(has_spare);
+                Answer::Blocked { blocked: Blocked { holdings, ahead }, may_be_kept }
             }
             5 => Answer::Lost,
             6 => {

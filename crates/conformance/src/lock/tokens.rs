@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use mutext_contract::{Deadline, FencingToken, Release, Renewal, TroubleKind};
+use mutext_contract::{Acquisition, Deadline, FencingToken, Release, Renewal, TroubleKind};
 
 use crate::LockFixture;
 use crate::support::{AT_ONCE, Asker, LONG, LONG_TTL, SHORT_TTL, served};
@@ -40,6 +40,85 @@ pub async fn tokens_rise_with_every_grant(fixture: &dyn LockFixture) {
     }
     at_once[1..].sort_by_key(FencingToken::number);
     rises("several at once, in the order of their numbers", &at_once);
+}
+
+/// A lease with tokens to spare has those that follow its own; whoever is granted anything next has one above them. Who
+/// queued for it has none to spare, and neither has anybody where the engine tells no holder that its lease is wanted.
+pub async fn tokens_to_spare_are_nobody_elses(fixture: &dyn LockFixture) {
+    let (anna, bert) = Asker::two(fixture).await;
+    let mut request = anna.request("plan.md", LONG_TTL);
+    request.spare = 5;
+    let grant = anna.granted(&request, LONG).await;
+    let tells = anna.locks.wanted().is_some();
+    assert_eq!(
+        grant.spare,
+        if tells { 5 } else { 0 },
+        "tokens to spare of an engine that tells who wants them: {tells}"
+    );
+    let (epoch, first) = grant.lease.token.number();
+    let other = bert.take("other", LONG_TTL).await.token.number();
+    assert!(
+        other > (epoch, first + u64::from(grant.spare)),
+        "{other:?} was granted after {first} and {} more",
+        grant.spare
+    );
+
+    let mut next = bert.request("plan.md", LONG_TTL);
+    next.spare = 5;
+    let waiting = bert.queue(&next).await;
+    assert_eq!(anna.release(request.lease).await, Release::Released);
+    let handed_over = served(waiting, LONG).await;
+    assert!(handed_over.lease.token.number() > other);
+    assert_eq!(handed_over.spare, 0, "somebody had to wait for this very lease");
+    let (anna, more) = (anna.take("more", LONG_TTL).await.token.number(), handed_over.lease.token.number());
+    assert!(anna > more, "{anna:?} was granted after {more:?}");
+}
+
+/// Whoever holds a lease with tokens to spare is told when somebody queues for it, and when somebody tries for it
+/// without waiting; such a try has the lock where it is given back thereupon. Nobody is told of an ordinary lease.
+pub async fn whoever_has_tokens_to_spare_is_told_who_wants_the_lease(fixture: &dyn LockFixture) {
+    let (anna, bert) = Asker::two(fixture).await;
+    let Some(mut wanted) = anna.locks.wanted() else { return };
+    anna.take("tasks/1", LONG_TTL).await;
+    bert.refused(&bert.request("tasks/1", LONG_TTL)).await;
+
+    let mut request = anna.request("tasks/2", LONG_TTL);
+    request.spare = 5;
+    anna.granted(&request, LONG).await;
+    let waiting = bert.queue(&bert.request("tasks/2", LONG_TTL)).await;
+    let told = tokio::time::timeout(AT_ONCE, wanted.recv()).await;
+    assert!(matches!(told, Ok(Ok(lease)) if lease == request.lease), "told of {told:?}, not of {}", request.lease);
+    assert_eq!(anna.release(request.lease).await, Release::Released);
+    let grant = served(waiting, LONG).await;
+    assert_eq!(bert.release(grant.lease.id()).await, Release::Released);
+
+    // A try that is answered late may find it in use still, and is told so; another one follows then.
+    let served = async {
+        loop {
+            let mut request = anna.request("tasks/3", LONG_TTL);
+            request.spare = 5;
+            anna.granted(&request, LONG).await;
+            let above = bert.request("tasks/", LONG_TTL);
+            let (asked, given_back) = tokio::join!(bert.ask(&above, Duration::ZERO), async {
+                while wanted.recv().await.is_ok_and(|lease| lease != request.lease) {}
+                anna.release(request.lease).await
+            });
+            assert_eq!(given_back, Release::Released);
+            match asked {
+                Acquisition::Granted(_) => break,
+                Acquisition::TimedOut(blocked) => {
+                    assert!(!blocked.holdings.is_empty(), "a try that was refused names who holds the lease");
+                }
+                other => panic!("expected a grant or a refusal; found {other:?}"),
+            }
+        }
+    };
+    // "tasks/1" stands in the way of all of it.
+    let table = anna.table().await;
+    for holding in &table.holdings {
+        anna.release(holding.lease).await;
+    }
+    assert!(tokio::time::timeout(LONG, served).await.is_ok(), "no try was served though its lease was given back");
 }
 
 /// A lease that runs out uses its token up.

@@ -149,7 +149,7 @@ impl RedlockLocks {
             ttl: request.ttl,
             valid_until,
         };
-        Ok(Acquisition::Granted(Grant { lease, queued, handed_over_after: None }))
+        Ok(Acquisition::Granted(Grant { lease, queued, handed_over_after: None, spare: 0 }))
     }
 
     /// What became of the lease that was to be replaced.
@@ -211,7 +211,7 @@ impl LockService for RedlockLocks {
             let wait_ns = if wait.is_zero() { 0 } else { nanos(wait + OVERDUE) };
             let op = Op::Look { attempt: attempt.clone(), wait_ns };
             match self.answer(&request.context, op, deadline).await? {
-                Answer::Granted { epoch, count } => {
+                Answer::Granted { epoch, count, .. } => {
                     // A second question may find a grant that was made in between.
                     let (since, lasts) = match expected.waiting_at() {
                         Some(at) if queued => (at, short),
@@ -220,7 +220,7 @@ impl LockService for RedlockLocks {
                     let granted = Granted { number: (epoch, count), since, lasts, queued };
                     return self.granted(request, granted, expected).await;
                 }
-                Answer::Blocked(blocked) => {
+                Answer::Blocked { blocked, .. } => {
                     expected.ends();
                     return Ok(Acquisition::TimedOut(blocked));
                 }
@@ -253,12 +253,12 @@ impl LockService for RedlockLocks {
                 Ok(News::AskAgain) => {}
                 Err(_) => {
                     let answer = self.answer(&request.context, Op::Leave(request.lease), Deadline::now()).await?;
-                    if let Answer::Granted { epoch, count } = answer {
+                    if let Answer::Granted { epoch, count, .. } = answer {
                         let granted = Granted { number: (epoch, count), since, lasts: short, queued };
                         return self.granted(request, granted, expected).await;
                     }
                     expected.ends();
-                    let Answer::Blocked(blocked) = answer else {
+                    let Answer::Blocked { blocked, .. } = answer else {
                         return Ok(Acquisition::TimedOut(Blocked::default()));
                     };
                     return Ok(Acquisition::TimedOut(blocked));

@@ -326,13 +326,13 @@ impl Table {
         let Some(blocked) = blocked else { return Answer::Gone };
         self.remove(id);
         self.settle(now_ns, None, tells);
-        Answer::Blocked(blocked)
+        Answer::Blocked { blocked, may_be_kept: false }
     }
 
     pub(crate) fn granted(&self, id: LeaseId) -> Option<Answer> {
         let lease = self.entries.iter().find(|entry| entry.id == id)?;
         let count = lease.counter?;
-        Some(Answer::Granted { epoch: self.older.get(&id).copied().unwrap_or(self.epoch), count })
+        Some(Answer::Granted { epoch: self.older.get(&id).copied().unwrap_or(self.epoch), count, spare: 0 })
     }
 
     pub(crate) fn is_ended(&self, id: LeaseId) -> bool {

@@ -166,7 +166,7 @@ async fn the_dead(
 
 fn told(table: &Table, ids: &[LeaseId], now_ns: i64) -> Tended {
     let state = |id: LeaseId| match table.granted(id) {
-        Some(crate::records::Answer::Granted { epoch, count }) => State::Granted { epoch, count },
+        Some(crate::records::Answer::Granted { epoch, count, .. }) => State::Granted { epoch, count },
         _ if table.entries.iter().any(|entry| entry.id == id) => State::Waiting,
         _ if table.is_ended(id) => State::Ended,
         _ => State::Missing,

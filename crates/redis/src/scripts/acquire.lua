@@ -1,7 +1,7 @@
 -- Acquire, the long way: several claims, something in the way, a queue, a second look.
--- Answers {0} no epoch, {1, epoch, count} granted, {2, next} queued (and in how many milliseconds the first lease in the
--- way runs out), {3, …} not granted, {4} ended, {5} the lease that it replaces is no more, {6, …} waiting would close a
--- circle.
+-- Answers {0} no epoch, {1, epoch, count, spare} granted, {2, next} queued (and in how many milliseconds the first lease
+-- in the way runs out), {3, …} not granted, {4} ended, {5} the lease that it replaces is no more, {6, …} waiting would
+-- close a circle.
 local function acquire(id, text, ttl, wait, ended)
   local held = call('HGET', T, id)
   if held then
@@ -37,11 +37,12 @@ local function acquire(id, text, ttl, wait, ended)
   end
   if #stands == 0 and not waits then
     for _, lease in ipairs(lapsed) do remove(lease, true) end
-    local epoch, count = grant(id, asker, asker.ttl)
+    local epoch, count, spare = grant(id, asker, asker.ttl, about.spare or 0)
     -- An exclusive lease that became a shared one lets others in.
     if replaces then settle({ unpack(claims) }) end
-    return { 1, epoch, count }
+    return { 1, epoch, count, spare }
   end
+  want(stands)
   if wait <= 0 then return blocked(id, about) end
   enqueue(id, asker, wait)
   if #stands == 0 then

@@ -16,6 +16,8 @@ local Q = KEYS[2]
 local UNIT, GRACE, CONFIRM, COME_BACK = 1000000, 400, 2000, 3000
 -- Before all places that are given out otherwise.
 local FRONT = -1e15
+-- Beyond this, numbers are no longer written as whole numbers: nothing is left to spare.
+local COUNT_MAX = 1e13
 
 local function above(path)
   local list, from = {}, 1
@@ -131,8 +133,15 @@ local function remove(lease, told)
   return claims
 end
 
--- Makes an attempt a lease; what it replaces goes in the same moment.
-local function grant(attempt, asker, lasts)
+-- Tells the holders of leases with spare tokens that somebody wants them: they may keep them without using them.
+local function want(leases)
+  for _, lease in ipairs(leases) do
+    if string.find(lease.info, '"spare":', 1, true) then call('PUBLISH', lease.home, 'W ' .. lease.id) end
+  end
+end
+
+-- Makes an attempt a lease; what it replaces goes in the same moment. So many counts after its own are its own, too.
+local function grant(attempt, asker, lasts, spare)
   local about = cjson.decode(asker.info)
   local replaced = about.replaces and call('HGET', T, about.replaces)
   if replaced then
@@ -141,6 +150,8 @@ local function grant(attempt, asker, lasts)
     remove(lease)
   end
   local epoch, count = call('HGET', T, 'epoch'), call('HINCRBY', T, 'count', 1)
+  if count > COUNT_MAX then spare = 0 end
+  if spare > 0 then call('HINCRBY', T, 'count', spare) end
   local when = time[1] .. ' ' .. time[2] .. ' ' .. lasts
   call('HSET', T, attempt, epoch .. ' ' .. count .. ' ' .. when .. ' ' .. asker.home .. ' ' .. asker.info)
   for _, claim in ipairs(about.claims) do
@@ -149,7 +160,7 @@ local function grant(attempt, asker, lasts)
     call('HSET', T, field, holders)
     bump_above('b/', claim[2], unit(claim[1]))
   end
-  return epoch, count
+  return epoch, count, spare
 end
 
 local function count_waiting(claims, sign)
@@ -271,7 +282,7 @@ local function settle(freed)
             dequeue(attempt, waiter.info)
             for _, lease in ipairs(lapsed) do remove(lease, true) end
             -- A short time at first: a renewal confirms it.
-            grant(attempt, waiter, math.min(tonumber(waiter.ttl), CONFIRM))
+            grant(attempt, waiter, math.min(tonumber(waiter.ttl), CONFIRM), 0)
             count = count + 1
           end
         end

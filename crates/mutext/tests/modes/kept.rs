@@ -1,0 +1,192 @@
+//! Leases that stay with an agent that takes the same lock again and again, and that nobody notices.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use mutext::{
+    Commit, Context, Error, Fence, FencingToken, LeaseId, LockGuard, Loss, Mutext, Precondition, Release, Ttl,
+};
+use mutext_testbed::RedisServer;
+
+use crate::common::{Store, assert_free, eventually, settings, wait};
+use crate::{Place, on_each_engine};
+
+on_each_engine! {
+    each_time_has_a_token_of_its_own_and_keeps_older_ones_out
+    whoever_waits_or_tries_has_its_turn_and_nobody_overlaps
+    nothing_stays_for_long
+    what_is_finished_or_dropped_keeps_nothing
+    what_was_revoked_is_not_taken_again
+    an_agent_that_wants_more_than_it_kept_is_not_in_its_own_way
+    a_request_with_a_name_has_a_lease_of_that_name
+}
+
+/// No test waits it out.
+const TTL: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Takes `resource` until the lease is one that it had before: where the engine tells who wants a lease, that is soon.
+async fn until_kept(agent: &Context, place: &Place, resource: &str) -> LockGuard {
+    let mut before = None;
+    for _ in 0..10_000 {
+        let guard = agent.lock(resource).ttl(Ttl::new(TTL).unwrap()).await.unwrap();
+        let is_same = before.replace(guard.lease().id()) == Some(guard.lease().id());
+        assert!(place.keeps_leases() || !is_same, "nobody would tell it that somebody else wants the lease");
+        if is_same || (!place.keeps_leases() && guard.token().counter > 8) {
+            return guard;
+        }
+        assert_eq!(guard.release().await.unwrap(), Release::Released);
+    }
+    panic!("it never kept a lease");
+}
+
+async fn each_time_has_a_token_of_its_own_and_keeps_older_ones_out(place: &Place) {
+    let (anna, bert) = (place.agent("anna").await, place.agent("bert").await);
+    let guard = until_kept(&anna, place, "plan").await;
+    let mut tokens = vec![guard.token()];
+    guard.put("plan", "0").await.unwrap();
+    guard.release().await.unwrap();
+    for round in 1..200 {
+        let guard = anna.lock("plan").ttl(Ttl::new(TTL).unwrap()).await.unwrap();
+        tokens.push(guard.token());
+        assert_eq!(guard.get("plan").await.unwrap().unwrap().content.as_str(), (round - 1).to_string());
+        guard.put("plan", round.to_string()).await.unwrap();
+        // One way to give it back, and the other.
+        if round % 2 == 0 { drop(guard) } else { assert_eq!(guard.release().await.unwrap(), Release::Released) }
+    }
+    assert!(tokens.windows(2).all(|pair| pair[0].number() < pair[1].number()), "{tokens:?}");
+
+    // A write that was under way when its guard was dropped comes too late, also where the lease is the same.
+    for old in &tokens[..199] {
+        let late = Commit::new(anna.agent().clone()).put("plan".parse().unwrap(), "late".into(), Precondition::Any);
+        let outcome = anna.commit(late.fenced_by(Fence::new(*old, "plan").unwrap())).await;
+        assert!(matches!(outcome, Err(Error::LeaseLost { loss: Loss::Superseded, .. })), "{old}: {outcome:?}");
+    }
+    let next = bert.lock("plan").await.unwrap().token();
+    assert!(tokens.iter().all(|own| own.number() < next.number()), "{next} after {tokens:?}");
+}
+
+/// Takes the lock again and again until it is told to stop; how often.
+async fn insists(agent: Context, inside: Arc<AtomicUsize>, stop: Arc<AtomicBool>) -> usize {
+    let mut times = 0;
+    while !stop.load(Ordering::Relaxed) {
+        let guard = agent.lock("board").wait(wait(PATIENCE)).await.unwrap();
+        assert_eq!(inside.fetch_add(1, Ordering::SeqCst), 0, "somebody else holds it");
+        tokio::task::yield_now().await;
+        inside.fetch_sub(1, Ordering::SeqCst);
+        guard.release().await.unwrap();
+        times += 1;
+    }
+    times
+}
+
+async fn whoever_waits_or_tries_has_its_turn_and_nobody_overlaps(place: &Place) {
+    let (inside, stop) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicBool::new(false)));
+    let anna = place.agent("anna").await;
+    let busy = tokio::spawn(insists(anna, Arc::clone(&inside), Arc::clone(&stop)));
+    let bert = place.agent("bert").await;
+    for _ in 0..20 {
+        let guard = bert.lock("board").wait(wait(PATIENCE)).await.unwrap();
+        assert_eq!(inside.fetch_add(1, Ordering::SeqCst), 0, "somebody else holds it");
+        inside.fetch_sub(1, Ordering::SeqCst);
+        guard.release().await.unwrap();
+        // It has time to make a habit of it again.
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let mut tries = 0;
+    let served = async {
+        for _ in 0..5 {
+            loop {
+                tries += 1;
+                match bert.lock("board").without_waiting().await {
+                    Ok(guard) => {
+                        assert_eq!(inside.fetch_add(1, Ordering::SeqCst), 0, "somebody else holds it");
+                        inside.fetch_sub(1, Ordering::SeqCst);
+                        assert_eq!(guard.release().await.unwrap(), Release::Released);
+                        break;
+                    }
+                    Err(error) => assert!(matches!(error, Error::Timeout { .. }), "{error}"),
+                }
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    assert!(tokio::time::timeout(PATIENCE, served).await.is_ok(), "{tries} tries, and none of the last was served");
+    stop.store(true, Ordering::Relaxed);
+    assert!(busy.await.unwrap() > 20);
+}
+
+async fn nothing_stays_for_long(place: &Place) {
+    let (anna, bert) = (place.agent("anna").await, place.agent("bert").await);
+    for agent in [&anna, &bert] {
+        until_kept(agent, place, "plan").await.release().await.unwrap();
+        let is_free = async || bert.locks().await.unwrap().holdings.is_empty();
+        eventually("the lock is free though nobody asks, long before it expires", is_free).await;
+    }
+}
+
+async fn what_is_finished_or_dropped_keeps_nothing(place: &Place) {
+    let bert = place.agent("bert").await;
+    let mutext: Mutext = place.open().await;
+    let anna = mutext.context("shared", settings("anna")).unwrap();
+    until_kept(&anna, place, "plan").await.release().await.unwrap();
+    mutext.finish().await;
+    assert!(bert.locks().await.unwrap().holdings.is_empty(), "all that was kept is given back");
+
+    until_kept(&anna, place, "plan").await.release().await.unwrap();
+    drop(anna);
+    mutext.finish().await;
+    assert!(bert.locks().await.unwrap().holdings.is_empty(), "nobody comes back for it");
+    assert_free(&bert, "plan", "nobody is there").await;
+}
+
+async fn what_was_revoked_is_not_taken_again(place: &Place) {
+    let (anna, boss) = (place.agent("anna").await, place.agent("boss").await);
+    let guard = until_kept(&anna, place, "plan").await;
+    let (lease, token): (LeaseId, FencingToken) = (guard.lease().id(), guard.token());
+    boss.revoke(lease, "the plan is closed").await.unwrap();
+    drop(guard);
+    let guard = anna.lock("plan").await.unwrap();
+    assert!(guard.lease().id() != lease && guard.token().number() > token.number());
+    guard.put("plan", "mine").await.unwrap();
+}
+
+async fn an_agent_that_wants_more_than_it_kept_is_not_in_its_own_way(place: &Place) {
+    let anna = place.agent("anna").await;
+    for _ in 0..5 {
+        until_kept(&anna, place, "tasks/17").await.release().await.unwrap();
+        drop(anna.lock("tasks/").and("plan").without_waiting().await.unwrap());
+        until_kept(&anna, place, "tasks/17").await.release().await.unwrap();
+        drop(anna.lock("tasks/17").shared().without_waiting().await.unwrap());
+    }
+}
+
+async fn a_request_with_a_name_has_a_lease_of_that_name(place: &Place) {
+    let anna = place.agent("anna").await;
+    until_kept(&anna, place, "plan").await.release().await.unwrap();
+    let lock = anna.lock("plan").ttl(Ttl::new(TTL).unwrap()).without_waiting();
+    let id = lock.id();
+    assert_eq!(lock.await.unwrap().lease().id(), id);
+}
+
+#[tokio::test]
+async fn whoever_comes_back_at_once_asks_seldom() {
+    let (redis, store) = (RedisServer::start().unwrap(), Store::new());
+    let mutext = Mutext::open(&store.address(), Some(&redis.url().parse().unwrap())).await.unwrap();
+    let anna = mutext.context("shared", settings("anna")).unwrap();
+    let asked = async || {
+        let mut connection =
+            redis::Client::open(redis.url()).unwrap().get_multiplexed_async_connection().await.unwrap();
+        let stats: redis::InfoDict = redis::cmd("INFO").arg("commandstats").query_async(&mut connection).await.unwrap();
+        let calls = stats.get::<String>("cmdstat_evalsha").unwrap();
+        calls.split(['=', ',']).nth(1).unwrap().parse::<usize>().unwrap()
+    };
+    anna.lock("plan").await.unwrap().release().await.unwrap();
+    let before = asked().await;
+    for _ in 0..5_000 {
+        anna.lock("plan").await.unwrap().release().await.unwrap();
+    }
+    let calls = asked().await - before;
+    assert!(calls < 5_000, "{calls} calls for 5,000 locks: without keeping any they would be twice as many");
+}
