@@ -189,6 +189,7 @@ impl Row {
             counter: self.held.as_ref().map(Held::counter),
             keeps: Vec::new(),
             replaces: self.replaces,
+            spare: 0,
         }
     }
 }

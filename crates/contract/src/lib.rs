@@ -46,7 +46,7 @@ pub use error::{Effect, EngineError, TroubleKind};
 pub use fence::{Fence, FencingToken, InvalidToken};
 pub use finding::{Finding, Severity};
 pub use lease::{Claim, Deadline, Holder, HolderId, InvalidDuration, Lease, LeaseId, Mode, Ttl, Wait};
-pub use lock::{Acquisition, Grant, LockRequest, LockService, Loss, Release, Renewal, may_be_behind};
+pub use lock::{Acquisition, GIVEN_BACK, Grant, LockRequest, LockService, Loss, Release, Renewal, may_be_behind};
 pub use name::{
     AgentName, ContextName, DocumentPath, IdempotencyKey, InvalidName, NAME_BYTES_MAX, NameRule, PATH_BYTES_MAX,
     PATH_SEGMENTS_MAX, PathPrefix, Resource,

@@ -40,6 +40,8 @@ pub struct Entry {
     pub keeps: Vec<LeaseId>,
     /// The lease that it is to take the place of.
     pub replaces: Option<LeaseId>,
+    /// How many tokens it would like to spare, and once it is granted how many it has.
+    pub spare: u32,
 }
 
 impl Entry {
@@ -51,6 +53,11 @@ impl Entry {
     /// Holds, and its time has not run out.
     pub const fn stands(&self, now_ns: i64) -> bool {
         self.is_held() && self.until_ns > now_ns
+    }
+
+    /// Whether it stands in the way of `waiter` and its holder, told of that, may give it back: it has tokens to spare.
+    pub fn may_be_given_up_for(&self, waiter: &Self, now_ns: i64) -> bool {
+        self.spare > 0 && self.stands(now_ns) && self.conflicts(waiter)
     }
 
     /// Whether the two cannot be held at once. What a request is to take the place of is not in its way.
@@ -128,6 +135,7 @@ mod tests {
             counter,
             keeps: Vec::new(),
             replaces: None,
+            spare: 0,
         }
     }
 

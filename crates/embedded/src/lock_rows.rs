@@ -18,8 +18,10 @@ use crate::sqlite::{self, Schema};
 use crate::wake::{Delivery, News, Wake};
 
 /// `Mutl` in ASCII.
-pub(crate) const SCHEMA: Schema =
-    Schema { application_id: 0x4d75_746c, migrations: &[include_str!("locks.sql"), include_str!("locks_2.sql")] };
+pub(crate) const SCHEMA: Schema = Schema {
+    application_id: 0x4d75_746c,
+    migrations: &[include_str!("locks.sql"), include_str!("locks_2.sql"), include_str!("locks_3.sql")],
+};
 
 /// How long it is remembered that an attempt was ended.
 const ENDED_KEPT_NS: i64 = 3_600_000_000_000;
@@ -73,24 +75,31 @@ impl Desk {
                 }
             }
             let Some(own) = entries.iter().find(|entry| entry.id == attempt.id) else {
-                return Ok((Look::Blocked(Blocked::default()), letters));
+                return Ok((Look::Blocked { blocked: Blocked::default(), may_be_kept: false }, letters));
             };
             if let Some(counter) = own.counter {
                 let until_ns = now_ns + own.ttl_ns;
                 desk.extend(own.id, until_ns)?;
                 // What this very look settled bears its own moment.
                 let handed_over_ns = (!first && own.since_ns < now_ns).then_some(own.since_ns);
-                return Ok((Look::Granted { epoch, counter, until_ns, queued: !first, handed_over_ns }, letters));
+                // Who queued has none to spare: others wanted it.
+                let (queued, spare) = (!first, if first { own.spare } else { 0 });
+                return Ok((Look::Granted { epoch, counter, until_ns, queued, handed_over_ns, spare }, letters));
             }
+            let wanted = || entries.iter().filter(|entry| entry.may_be_given_up_for(own, now_ns));
+            letters.extend(wanted().map(|entry| (entry.home.clone(), News::Wanted, entry.id)));
             // Nobody can wait for a request that keeps nothing.
             let may_close = comes && !last && !(own.keeps.is_empty() && own.replaces.is_none());
             let closes = may_close.then(|| picture(&entries, epoch, now_ns).deadlock(own.id)).flatten();
             if last || closes.is_some() {
                 let before = picture(&entries, epoch, now_ns).position(own.id).unwrap_or_default();
+                let given_up = wanted().count();
                 desk.delete(own.id)?;
                 // Whoever waited behind it alone need not wait for a look of its own.
                 letters.extend(desk.settle(context, now_ns, None)?.1);
-                return Ok((closes.map_or(Look::Blocked(before), Look::Deadlock), letters));
+                let may_be_kept = !before.holdings.is_empty() && before.ahead == 0 && before.holdings.len() == given_up;
+                let blocked = Look::Blocked { blocked: before, may_be_kept };
+                return Ok((closes.map_or(blocked, Look::Deadlock), letters));
             }
             let leases = || entries.iter().filter(|entry| entry.stands(now_ns) && entry.conflicts(own));
             // A dead process's request, too, is in the way of those behind it.
@@ -261,12 +270,15 @@ impl Desk {
         entries.retain(|entry| !ended.contains(&entry.id));
         for id in &settlement.granted {
             let Some(entry) = entries.iter_mut().find(|entry| entry.id == *id) else { continue };
-            let counter = self.next_counter(context)?;
+            if own != Some(*id) {
+                entry.spare = 0;
+            }
+            let counter = self.next_counter(context, entry.spare)?;
             entry.counter = Some(counter);
             entry.since_ns = now_ns;
             entry.until_ns = now_ns + entry.ttl_ns.min(CONFIRM_NS);
-            let sql = "UPDATE entries SET counter = ?2, since = ?3, until = ?4 WHERE id = ?1";
-            self.execute(sql, params![id.as_bytes(), counter.cast_signed(), now_ns, entry.until_ns])?;
+            let sql = "UPDATE entries SET counter = ?2, since = ?3, until = ?4, spare = ?5 WHERE id = ?1";
+            self.execute(sql, params![id.as_bytes(), counter.cast_signed(), now_ns, entry.until_ns, entry.spare])?;
             if own != Some(*id) {
                 letters.push((entry.home.clone(), News::Granted, *id));
             }
@@ -295,16 +307,17 @@ impl Desk {
         })
     }
 
-    fn next_counter(&self, context: &ContextName) -> Result<u64, EngineError> {
-        let sql = "UPDATE contexts SET counter = counter + 1 WHERE name = ?1 RETURNING counter";
-        let counter = self.one(sql, params![context.as_str()], |row| row.get::<_, i64>(0))?;
+    /// The next number, where as many after it are nobody else's.
+    fn next_counter(&self, context: &ContextName, spare: u32) -> Result<u64, EngineError> {
+        let sql = "UPDATE contexts SET counter = counter + 1 + ?2 WHERE name = ?1 RETURNING counter - ?2";
+        let counter = self.one(sql, params![context.as_str(), spare], |row| row.get::<_, i64>(0))?;
         counter.map(i64::cast_unsigned).ok_or_else(|| unreadable(&self.file, "a context without an epoch"))
     }
 
     fn insert(&self, context: &ContextName, entry: &Entry) -> Result<(), EngineError> {
         let sql = "INSERT INTO entries
-                       (id, context, agent, holder, claims, ttl, reason, home, since, until, keeps, replaces)
-                   VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)";
+                       (id, context, agent, holder, claims, ttl, reason, home, since, until, keeps, replaces, spare)
+                   VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)";
         let keeps = serde_json::to_string(&entry.keeps).map_err(|_| unreadable(&self.file, "kept leases"))?;
         let claims = serde_json::to_string(&entry.claims[..]).map_err(|_| unreadable(&self.file, "claims"))?;
         self.execute(
@@ -323,6 +336,7 @@ impl Desk {
                 entry.until_ns.max(clock::now_ns() + OVERDUE_NS),
                 keeps,
                 entry.replaces.as_ref().map(LeaseId::as_bytes),
+                entry.spare,
             ],
         )?;
         Ok(())
@@ -378,7 +392,8 @@ impl Desk {
     }
 
     fn entries(&self, context: &ContextName) -> Result<Vec<Entry>, EngineError> {
-        let sql = "SELECT place, id, agent, holder, claims, ttl, reason, home, since, until, counter, keeps, replaces
+        let sql = "SELECT place, id, agent, holder, claims, ttl, reason, home, since, until, counter, keeps, replaces,
+                          spare
                    FROM entries WHERE context = ?1 ORDER BY replaces IS NULL, place";
         let run = || {
             let mut statement = self.connection.prepare_cached(sql)?;
@@ -409,6 +424,7 @@ fn entry(row: &Row<'_>) -> rusqlite::Result<Option<Entry>> {
         counter: row.get::<_, Option<i64>>(10)?.map(i64::cast_unsigned),
         keeps,
         replaces: row.get::<_, Option<[u8; 16]>>(12)?.map(LeaseId::from_bytes),
+        spare: row.get(13)?,
     }))
 }
 

@@ -14,8 +14,8 @@ use async_trait::async_trait;
 use mutext_contract::queue::Entry;
 use mutext_contract::{
     Acquisition, AgentName, Begun, Blocked, ContextName, DeadHolder, Deadline, Deadlock, EngineError, EpochSource,
-    ExpiryClock, Fairness, Finding, Grant, Lease, LeaseId, LockCapabilities, LockRequest, LockService, LockTable, Loss,
-    Release, Renewal, TroubleKind, Waiting, begin_above, may_be_behind,
+    ExpiryClock, Fairness, Finding, GIVEN_BACK, Grant, Lease, LeaseId, LockCapabilities, LockRequest, LockService,
+    LockTable, Loss, Release, Renewal, TroubleKind, Waiting, begin_above, may_be_behind,
 };
 use tokio::sync::broadcast;
 use tokio::time::Instant;
@@ -60,13 +60,19 @@ pub(crate) enum Look {
         queued: bool,
         /// When another made it ours; `None` where this look did.
         handed_over_ns: Option<i64>,
+        /// How many numbers after its own it has, too.
+        spare: u32,
     },
     /// Whose processes are in the way, by leases or by requests that came before, and when the first lease runs out.
     Waits {
         homes: Vec<String>,
         next_ns: Option<i64>,
     },
-    Blocked(Blocked),
+    Blocked {
+        blocked: Blocked,
+        /// Whether nothing is in the way but leases with tokens to spare, whose holders were told.
+        may_be_kept: bool,
+    },
     Deadlock(Deadlock),
     /// The lease that it was to take the place of is no more.
     Lost(Loss),
@@ -120,6 +126,7 @@ impl EmbeddedLocks {
             counter: None,
             keeps: request.keeps.clone(),
             replaces: request.replaces,
+            spare: request.spare,
         }
     }
 
@@ -158,17 +165,26 @@ impl LockService for EmbeddedLocks {
     async fn acquire(&self, request: &LockRequest, deadline: Deadline) -> Result<Acquisition, EngineError> {
         let expected = self.wake.expect(request.lease);
         let mut first = true;
+        let (mut deadline, mut found) = (deadline, None);
         let mut last_knock = None;
         loop {
             let asked = Instant::now();
             let (homes, next_ns) = match self.look(request, first, deadline).await? {
-                Look::Granted { epoch, counter, until_ns, queued, handed_over_ns } => {
+                Look::Granted { epoch, counter, until_ns, queued, handed_over_ns, spare } => {
                     let lease = granted(request, (epoch, counter), until_ns, asked);
                     let handed_over_after = handed_over_ns.map(clock::since);
-                    return Ok(Acquisition::Granted(Grant { lease, queued, handed_over_after, spare: 0 }));
+                    return Ok(Acquisition::Granted(Grant { lease, queued, handed_over_after, spare }));
                 }
-                Look::Blocked(blocked) => return Ok(Acquisition::TimedOut(blocked)),
-                Look::Deadlock(deadlock) => return Ok(Acquisition::Deadlock(deadlock)),
+                Look::Blocked { blocked, may_be_kept: true } if first && found.is_none() => {
+                    // Its holder was told, and gives it back unless it is at work.
+                    (deadline, found) = (Deadline::after(GIVEN_BACK), Some(blocked));
+                    continue;
+                }
+                Look::Blocked { blocked, .. } => return Ok(Acquisition::TimedOut(blocked)),
+                // Who asked not to wait waits for nobody.
+                Look::Deadlock(deadlock) => {
+                    return Ok(found.map_or(Acquisition::Deadlock(deadlock), Acquisition::TimedOut));
+                }
                 Look::Lost(loss) => return Ok(Acquisition::Lost(loss)),
                 Look::NoEpoch => {
                     self.begin_epoch(&request.context, 0, deadline).await?;
@@ -238,6 +254,10 @@ impl LockService for EmbeddedLocks {
 
     fn losses(&self) -> Option<broadcast::Receiver<LeaseId>> {
         Some(self.wake.losses())
+    }
+
+    fn wanted(&self) -> Option<broadcast::Receiver<LeaseId>> {
+        Some(self.wake.wanted())
     }
 
     async fn examine(&self, deadline: Deadline) -> Result<Vec<Finding>, EngineError> {

@@ -31,6 +31,8 @@ const UNFINISHED_MAX: Duration = Duration::from_secs(60);
 pub(crate) enum News {
     Granted,
     Lost,
+    /// Somebody else asks for a lease with tokens to spare.
+    Wanted,
 }
 
 /// What became of a datagram.
@@ -46,6 +48,7 @@ pub(crate) enum Delivery {
 struct Inbox {
     waiters: Mutex<HashMap<LeaseId, Arc<Notify>>>,
     losses: broadcast::Sender<LeaseId>,
+    wanted: broadcast::Sender<LeaseId>,
 }
 
 /// This process's socket, and the way to the others'.
@@ -82,7 +85,11 @@ impl Wake {
         fs::rename(dir.join(unfinished), dir.join(&home)).map_err(fail)?;
         let receiver = socket.try_clone().map_err(fail)?;
         socket.set_nonblocking(false).map_err(fail)?;
-        let inbox = Arc::new(Inbox { waiters: Mutex::default(), losses: broadcast::channel(LOSSES_KEPT).0 });
+        let inbox = Arc::new(Inbox {
+            waiters: Mutex::default(),
+            losses: broadcast::Sender::new(LOSSES_KEPT),
+            wanted: broadcast::Sender::new(LOSSES_KEPT),
+        });
         let served = Arc::clone(&inbox);
         start_thread("mutext-wake", move || receive(&receiver, &served))?;
         let wake = Self { inbox, socket, home, dir: dir.to_owned(), handle };
@@ -106,6 +113,10 @@ impl Wake {
         self.inbox.losses.subscribe()
     }
 
+    pub(crate) fn wanted(&self) -> broadcast::Receiver<LeaseId> {
+        self.inbox.wanted.subscribe()
+    }
+
     /// Tells the process at `home` about a lease; never blocks.
     pub(crate) fn tell(&self, home: &str, news: News, lease: LeaseId) -> Delivery {
         if home == self.home {
@@ -116,6 +127,7 @@ impl Wake {
         datagram[0] = match news {
             News::Granted => b'G',
             News::Lost => b'L',
+            News::Wanted => b'W',
         };
         datagram[1..].copy_from_slice(lease.as_bytes());
         let sent = UnixDatagram::unbound().and_then(|socket| {
@@ -187,6 +199,7 @@ impl Inbox {
             }
             // Nobody listening is no trouble: renewal finds out.
             News::Lost => drop(self.losses.send(lease)),
+            News::Wanted => drop(self.wanted.send(lease)),
         }
     }
 }
@@ -221,7 +234,11 @@ fn receive(socket: &UnixDatagram, inbox: &Inbox) {
             Ok(17) => {
                 let mut id = [0; 16];
                 id.copy_from_slice(&datagram[1..17]);
-                let news = if datagram[0] == b'L' { News::Lost } else { News::Granted };
+                let news = match datagram[0] {
+                    b'L' => News::Lost,
+                    b'W' => News::Wanted,
+                    _ => News::Granted,
+                };
                 inbox.deliver(news, LeaseId::from_bytes(id));
             }
             Ok(_) => {}

@@ -149,6 +149,7 @@ impl Row {
             counter: if class.is_held() { Some(u64::try_from(kv.create_revision).ok()?) } else { None },
             keeps: about.keeps.clone(),
             replaces: about.replaces,
+            spare: 0,
         };
         Some(Self {
             key: kv.key.clone(),

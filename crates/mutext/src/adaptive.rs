@@ -325,7 +325,7 @@ mod tests {
     #[test]
     fn who_chooses_among_four_documents_has_no_favourite_and_who_takes_every_second_time_the_same_has() {
         let adaptive = Adaptive::new(true);
-        let at_once = |one_in: usize, round: usize| (round * 7919) % 1009 % one_in == 0;
+        let at_once = |one_in: usize, round: usize| ((round * 7919) % 1009).is_multiple_of(one_in);
         let comes_back = |name: &str, one_in: usize| {
             adaptive.note(&document(name), true, engine(MS));
             let mut now = Instant::now();

@@ -135,6 +135,11 @@ impl LockGuard {
         self.grip.waited
     }
 
+    /// Whether the engine was asked for it: not where its agent still had it.
+    pub(crate) fn was_asked_for(&self) -> bool {
+        self.grip.kept.as_ref().is_none_or(|kept| kept.was_asked_for(self.token()))
+    }
+
     /// Until when the lease may be believed without another renewal.
     pub fn valid_until(&self) -> Instant {
         self.grip.held.valid_until()
@@ -312,13 +317,12 @@ impl LockGuard {
         }
     }
 
-    /// Gives the lease back and waits for the answer. Dropping the future gives it back in the background. Where clones
+    /// Gives the lease back and waits for the answer: whoever asks after that finds it free. A guard that is dropped gives
+    /// it back, too, at its leisure: an agent that has taken the same lock again and again, at once each time, may then
+    /// keep it for a moment, as long as nobody else asks. Dropping the future gives it back in the background. Where clones
     /// of this guard live, the lease stays theirs ([`Release::Kept`]).
     pub async fn release(self) -> Result<Release, Error> {
         let Some(mut grip) = Arc::into_inner(self.grip) else { return Ok(Release::Kept) };
-        if grip.stays() {
-            return Ok(Release::Released);
-        }
         let lease = grip.held.lease();
         let deadline = grip.context.deadline();
         let held_until_now = grip.held.measured().given_back();
@@ -339,7 +343,7 @@ impl LockGuard {
         }
         grip.held.measured().given_back();
         let lease = grip.held.lease();
-        let given_back = grip.context.keeper().release_and_tell(lease.context.clone(), lease.id());
+        let given_back = grip.context.keeper().release(lease.context.clone(), lease.id(), Left::Perhaps);
         grip.gone();
         Some(given_back)
     }
@@ -457,10 +461,14 @@ impl Drop for Grip {
         if !self.over && !self.stays() {
             self.held.measured().given_back();
             let lease = self.held.lease();
-            self.context.line().gives_back(lease.id());
+            let (line, keeper) = (self.context.line(), self.context.keeper());
+            line.gives_back(lease.id());
             // One that is lost was told of as such, and one that lapsed has ended with its TTL.
             let left = if self.held.status() == Status::Held { Left::Perhaps } else { Left::Nothing };
-            self.context.keeper().release(lease.context.clone(), lease.id(), left);
+            let given_back = keeper.release(lease.context.clone(), lease.id(), left);
+            if keeper.tells_who_wants() {
+                line.habit().gives_back(&lease.claims, given_back);
+            }
         }
     }
 }

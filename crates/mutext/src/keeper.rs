@@ -121,7 +121,7 @@ impl Held {
 }
 
 enum Errand {
-    Release(ContextName, LeaseId, Left, Option<oneshot::Sender<()>>),
+    Release(ContextName, LeaseId, Left, oneshot::Sender<()>),
     Soon(Instant, Box<dyn FnOnce() + Send>),
     Finish(oneshot::Sender<()>),
 }
@@ -285,18 +285,12 @@ impl Keeper {
         tell_of_end(ended);
     }
 
-    /// Gives the lease, or the attempt, back in the background.
-    pub(crate) fn release(&self, context: ContextName, lease: LeaseId, left: Left) {
-        self.forget(lease);
-        // A keeper that is gone went with its process: the lease lapses.
-        let _ = self.errands.send(Errand::Release(context, lease, left, None));
-    }
-
-    /// The same, for whoever wants to know when it is given back; told of its end too where it cannot be.
-    pub(crate) fn release_and_tell(&self, context: ContextName, lease: LeaseId) -> oneshot::Receiver<()> {
+    /// Gives the lease, or the attempt, back in the background. The receiver ends when it is given back, or cannot be.
+    pub(crate) fn release(&self, context: ContextName, lease: LeaseId, left: Left) -> oneshot::Receiver<()> {
         self.forget(lease);
         let (done, given_back) = oneshot::channel();
-        let _ = self.errands.send(Errand::Release(context, lease, Left::Perhaps, Some(done)));
+        // A keeper that is gone went with its process: the lease lapses.
+        let _ = self.errands.send(Errand::Release(context, lease, left, done));
         given_back
     }
 

@@ -11,7 +11,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use mutext_contract::{Claim, Lease, LeaseId, LockRequest, Ttl};
+use mutext_contract::{Claim, FencingToken, Lease, LeaseId, LockRequest, Ttl};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
@@ -42,6 +42,8 @@ struct Last {
     /// How often it came back for it at once.
     times: u32,
     kept: Option<Arc<Kept>>,
+    /// Ends when its last lease is given back.
+    giving_back: Option<oneshot::Receiver<()>>,
 }
 
 /// What is to be done for a request.
@@ -62,7 +64,7 @@ impl Habit {
         });
         let Some(same) = same else {
             let (claims, ttl, reason) = (Arc::clone(request.claims()), request.ttl, request.reason.clone());
-            let new = Last { claims, ttl, reason, left: None, times: 0, kept: None };
+            let new = Last { claims, ttl, reason, left: None, times: 0, kept: None, giving_back: None };
             let old = last.replace(new).and_then(|last| last.kept);
             return Next::Ask { spare: 0, after: old.and_then(|kept| kept.give_back()) };
         };
@@ -77,7 +79,8 @@ impl Habit {
             return Next::Here(lease, Arc::clone(kept));
         }
         let is_habit = same.times >= HABIT && !is_named && keeper.tells_who_wants();
-        Next::Ask { spare: if is_habit { SPARE } else { 0 }, after: kept.and_then(|kept| kept.give_back()) }
+        let after = kept.and_then(|kept| kept.give_back()).or_else(|| same.giving_back.take());
+        Next::Ask { spare: if is_habit { SPARE } else { 0 }, after }
     }
 
     /// The engine has granted `lease`, at once or after queueing, with `spare` tokens.
@@ -96,7 +99,7 @@ impl Habit {
         Some(kept)
     }
 
-    /// What covers `claims` is not needed any more. Whether its lease, if it is `kept`, stays here; it is good until
+    /// What covers `claims` is not needed for now. Whether its lease, if it is `kept`, stays here; it is good until
     /// `valid_until` then.
     pub(crate) fn leaves(&self, claims: &Arc<[Claim]>, kept: Option<(&Arc<Kept>, Instant)>) -> bool {
         let now = Instant::now();
@@ -106,13 +109,22 @@ impl Habit {
         let Some((kept, valid_until)) = kept else { return false };
         last.kept.as_ref().is_some_and(|own| Arc::ptr_eq(own, kept)) && kept.lay_down(valid_until, now)
     }
+
+    /// What covers `claims` is being given back, until `given_back` ends: who asks for it again before that would queue
+    /// behind itself.
+    pub(crate) fn gives_back(&self, claims: &Arc<[Claim]>, given_back: oneshot::Receiver<()>) {
+        if let Some(last) = lock(&self.last).as_mut().filter(|last| last.claims == *claims) {
+            last.giving_back = Some(given_back);
+        }
+    }
 }
 
 /// A lease with tokens to spare, from its grant until it is given back for good.
 pub(crate) struct Kept {
     keeper: Keeper,
     id: LeaseId,
-    /// The last counter that is its own.
+    /// The first and the last counter that are its own.
+    first: u64,
     last: u64,
     since: Instant,
     state: Mutex<State>,
@@ -149,11 +161,17 @@ impl fmt::Debug for Kept {
 impl Kept {
     /// One that is in its agent's hand.
     fn new(lease: Lease, spare: u32, keeper: Keeper) -> Arc<Self> {
-        let (now, id, last) = (Instant::now(), lease.id(), lease.token.counter + u64::from(spare));
+        let (now, id, first) = (Instant::now(), lease.id(), lease.token.counter);
         let state = State { lease, place: Place::InHand, wanted: false, used: now, watched: false };
-        let kept = Arc::new(Self { keeper, id, last, since: now, state: Mutex::new(state) });
+        let last = first + u64::from(spare);
+        let kept = Arc::new(Self { keeper, id, first, last, since: now, state: Mutex::new(state) });
         kept.keeper.keeps(id, Arc::downgrade(&kept));
         kept
+    }
+
+    /// Whether the engine was asked for the lease under this token.
+    pub(crate) const fn was_asked_for(&self, token: FencingToken) -> bool {
+        token.counter == self.first
     }
 
     /// The lease under its next token, if it may still be believed for a while and nobody else wants it.
@@ -233,7 +251,7 @@ impl Kept {
 
     fn hand_in(&self, state: &mut State) -> oneshot::Receiver<()> {
         self.ends(state);
-        self.keeper.release_and_tell(state.lease.context.clone(), self.id)
+        self.keeper.release(state.lease.context.clone(), self.id, Left::Perhaps)
     }
 
     fn ends(&self, state: &mut State) {

@@ -47,6 +47,7 @@ impl<'a> Lock<'a> {
     }
 
     /// What the lease will be called, once granted, and the request as long as it queues: see [`Context::position`].
+    /// Whoever asks for this name gets a lease of its own, also where the agent still has another one for the same.
     pub fn id(&self) -> LeaseId {
         *self.id.get_or_init(LeaseId::random)
     }
@@ -81,7 +82,8 @@ impl<'a> Lock<'a> {
         self
     }
 
-    /// One try, without queueing.
+    /// One try, without queueing. Where another agent merely keeps the lease between two uses, it is asked to give it
+    /// back first, and has 10 ms for that.
     pub const fn without_waiting(mut self) -> Self {
         self.wait = None;
         self

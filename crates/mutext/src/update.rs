@@ -355,7 +355,7 @@ impl<'a> Course<'a> {
             (Err(NotTaken::Locks(error) | NotTaken::Documents(error)), _) => return Err(error),
         };
         let waited = guard.waited();
-        if let Some((adaptive, _)) = self.adaptive.as_ref().filter(|_| !queued) {
+        if let Some((adaptive, _)) = self.adaptive.as_ref().filter(|_| !queued && guard.was_asked_for()) {
             adaptive.leased_within(waited);
         }
         self.queued = queued;

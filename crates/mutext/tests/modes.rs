@@ -43,11 +43,6 @@ impl Place {
         Self { store: Store::new(), locks }
     }
 
-    /// Whether an agent that takes the same lock again and again may keep its lease.
-    pub(crate) const fn keeps_leases(&self) -> bool {
-        self.locks.is_some()
-    }
-
     /// An opening of its own, as good as another process.
     pub(crate) async fn open(&self) -> Mutext {
         Mutext::open(&self.store.address(), self.locks.as_ref()).await.unwrap()

@@ -8,8 +8,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use mutext_contract::{
     Acquisition, AgentName, Begun, Blocked, Claim, ContextName, DeadHolder, Deadline, Effect, EngineError, EpochSource,
-    ExpiryClock, Fairness, FencingToken, Finding, Grant, Lease, LeaseId, LockCapabilities, LockRequest, LockService,
-    LockTable, Minting, Release, Renewal, TroubleKind, Ttl, Waiting, begin_above, may_be_behind,
+    ExpiryClock, Fairness, FencingToken, Finding, GIVEN_BACK, Grant, Lease, LeaseId, LockCapabilities, LockRequest,
+    LockService, LockTable, Minting, Release, Renewal, TroubleKind, Ttl, Waiting, begin_above, may_be_behind,
 };
 use redis::{RedisError, Value};
 use tokio::sync::broadcast;
@@ -34,9 +34,6 @@ const CONFIRM: Duration = Duration::from_secs(2);
 const OVERDUE: Duration = Duration::from_millis(100);
 /// How long a request may queue is told in multiples of so many milliseconds: many requests then say the same.
 const COARSE: u128 = 50;
-
-/// Whoever does not want to wait gives others so long to give back what they keep without using it.
-const GIVEN_BACK: Duration = Duration::from_millis(10);
 
 /// Replicas are waited for no longer, and no longer than half a TTL.
 const REPLICATE: Duration = Duration::from_secs(1);

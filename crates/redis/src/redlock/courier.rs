@@ -21,6 +21,7 @@ impl Tell {
             What::Granted { epoch, count } => format!("G {} {epoch} {count} 0 0", self.id),
             What::Ended => format!("E {}", self.id),
             What::Lost => format!("L {}", self.id),
+            What::Wanted => format!("W {}", self.id),
         }
     }
 
@@ -30,6 +31,7 @@ impl Tell {
         match self.what {
             What::Granted { count, .. } => entry.is_some_and(|entry| entry.counter == Some(count)),
             What::Ended | What::Lost => entry.is_none(),
+            What::Wanted => entry.is_some(),
         }
     }
 }

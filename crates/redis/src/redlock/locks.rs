@@ -8,8 +8,8 @@ use async_trait::async_trait;
 use mutext_contract::queue::Entry;
 use mutext_contract::{
     Acquisition, AgentName, Begun, Blocked, ContextName, DeadHolder, Deadline, EngineError, EpochSource, ExpiryClock,
-    Fairness, FencingToken, Finding, Grant, Lease, LeaseId, LockCapabilities, LockRequest, LockService, LockTable,
-    Loss, Release, Renewal, TroubleKind, Waiting, begin_above,
+    Fairness, FencingToken, Finding, GIVEN_BACK, Grant, Lease, LeaseId, LockCapabilities, LockRequest, LockService,
+    LockTable, Loss, Release, Renewal, TroubleKind, Waiting, begin_above,
 };
 use tokio::sync::broadcast;
 use tokio::time::Instant;
@@ -53,6 +53,8 @@ struct Granted {
     since: Instant,
     lasts: Duration,
     queued: bool,
+    /// How many numbers after its own it has, too.
+    spare: u32,
 }
 
 /// A deadline that leaves an operation its chance.
@@ -125,7 +127,7 @@ impl RedlockLocks {
     async fn granted(
         &self,
         request: &LockRequest,
-        Granted { number, since, lasts, queued }: Granted,
+        Granted { number, since, lasts, queued, spare }: Granted,
         expected: Expected<'_>,
     ) -> Result<Acquisition, EngineError> {
         let mut valid_until = since + lasts - drift(lasts);
@@ -149,7 +151,7 @@ impl RedlockLocks {
             ttl: request.ttl,
             valid_until,
         };
-        Ok(Acquisition::Granted(Grant { lease, queued, handed_over_after: None, spare: 0 }))
+        Ok(Acquisition::Granted(Grant { lease, queued, handed_over_after: None, spare }))
     }
 
     /// What became of the lease that was to be replaced.
@@ -176,6 +178,7 @@ impl RedlockLocks {
             counter: None,
             keeps: request.keeps.clone(),
             replaces: request.replaces,
+            spare: request.spare,
         }
     }
 }
@@ -205,20 +208,26 @@ impl LockService for RedlockLocks {
         let expected = self.board.expect(request.lease);
         let (ttl, short) = (request.ttl.get(), request.ttl.get().min(CONFIRM));
         let mut queued = false;
+        let (mut deadline, mut found) = (deadline, None);
         loop {
             let asked = Instant::now();
             let wait = deadline.remaining();
             let wait_ns = if wait.is_zero() { 0 } else { nanos(wait + OVERDUE) };
             let op = Op::Look { attempt: attempt.clone(), wait_ns };
             match self.answer(&request.context, op, deadline).await? {
-                Answer::Granted { epoch, count, .. } => {
+                Answer::Granted { epoch, count, spare } => {
                     // A second question may find a grant that was made in between.
                     let (since, lasts) = match expected.waiting_at() {
                         Some(at) if queued => (at, short),
                         _ => (asked, ttl),
                     };
-                    let granted = Granted { number: (epoch, count), since, lasts, queued };
+                    let granted = Granted { number: (epoch, count), since, lasts, queued, spare };
                     return self.granted(request, granted, expected).await;
+                }
+                Answer::Blocked { blocked, may_be_kept: true } if found.is_none() => {
+                    // Its holder was told, and gives it back unless it is at work.
+                    (deadline, found) = (Deadline::after(GIVEN_BACK), Some(blocked));
+                    continue;
                 }
                 Answer::Blocked { blocked, .. } => {
                     expected.ends();
@@ -226,7 +235,8 @@ impl LockService for RedlockLocks {
                 }
                 Answer::Deadlock(deadlock) => {
                     expected.ends();
-                    return Ok(Acquisition::Deadlock(deadlock));
+                    // Who asked not to wait waits for nobody.
+                    return Ok(found.map_or(Acquisition::Deadlock(deadlock), Acquisition::TimedOut));
                 }
                 Answer::Lost => {
                     expected.ends();
@@ -243,7 +253,7 @@ impl LockService for RedlockLocks {
             let since = expected.waiting_at().unwrap_or(asked);
             match news {
                 Ok(News::Granted { epoch, count, .. }) => {
-                    let granted = Granted { number: (epoch, count), since, lasts: short, queued };
+                    let granted = Granted { number: (epoch, count), since, lasts: short, queued, spare: 0 };
                     return self.granted(request, granted, expected).await;
                 }
                 Ok(News::Ended) => {
@@ -254,7 +264,7 @@ impl LockService for RedlockLocks {
                 Err(_) => {
                     let answer = self.answer(&request.context, Op::Leave(request.lease), Deadline::now()).await?;
                     if let Answer::Granted { epoch, count, .. } = answer {
-                        let granted = Granted { number: (epoch, count), since, lasts: short, queued };
+                        let granted = Granted { number: (epoch, count), since, lasts: short, queued, spare: 0 };
                         return self.granted(request, granted, expected).await;
                     }
                     expected.ends();
@@ -321,6 +331,10 @@ impl LockService for RedlockLocks {
 
     fn losses(&self) -> Option<broadcast::Receiver<LeaseId>> {
         Some(self.board.losses())
+    }
+
+    fn wanted(&self) -> Option<broadcast::Receiver<LeaseId>> {
+        Some(self.board.wanted())
     }
 
     async fn examine(&self, deadline: Deadline) -> Result<Vec<Finding>, EngineError> {

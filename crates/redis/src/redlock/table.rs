@@ -80,9 +80,14 @@ pub(crate) struct Tell {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum What {
-    Granted { epoch: u64, count: u64 },
+    Granted {
+        epoch: u64,
+        count: u64,
+    },
     Ended,
     Lost,
+    /// Somebody else asks for a lease with tokens to spare.
+    Wanted,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -132,6 +137,8 @@ struct Row<'a> {
     k: Cow<'a, [LeaseId]>,
     #[serde(skip_serializing_if = "Option::is_none", default)]
     x: Option<LeaseId>,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    t: Option<u32>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -165,6 +172,7 @@ impl Table {
             e: self.older.get(&entry.id).copied(),
             k: Cow::Borrowed(&entry.keeps),
             x: entry.replaces,
+            t: Some(entry.spare).filter(|spare| *spare > 0),
         });
         let written = Written {
             epoch: self.epoch,
@@ -198,6 +206,7 @@ impl Table {
                 counter: row.n,
                 keeps: row.k.into_owned(),
                 replaces: row.x,
+                spare: row.t.unwrap_or(0),
             })
         };
         let entries = written.entries.into_iter().map(&mut entry).collect::<Option<Vec<_>>>()?;
@@ -300,14 +309,23 @@ impl Table {
             let at = self.entries.partition_point(|other| key(other) < key(&entry));
             self.entries.insert(at, entry);
         }
+        if !comes {
+            self.entries.iter_mut().filter(|entry| entry.id == id).for_each(|entry| entry.spare = 0);
+        }
         self.settle(now_ns, Some(id), tells);
         if let Some(answer) = self.granted(id) {
             if comes && let Some(own) = self.entries.iter_mut().find(|entry| entry.id == id) {
                 // It is told by this very answer.
                 own.until_ns = now_ns.saturating_add(own.ttl_ns);
+                if let Answer::Granted { epoch, count, .. } = answer {
+                    return Said::Answer(Answer::Granted { epoch, count, spare: own.spare });
+                }
             }
             return Said::Answer(answer);
         }
+        let wanted = self.wanted_by(id, now_ns);
+        let want = |entry: &&Entry| Tell { home: entry.home.clone(), id: entry.id, what: What::Wanted };
+        tells.extend(wanted.iter().map(want));
         if wait_ns <= 0 {
             return Said::Answer(self.leave(id, now_ns, tells));
         }
@@ -324,15 +342,23 @@ impl Table {
         }
         let blocked: Option<Blocked> = self.picture(now_ns).position(id);
         let Some(blocked) = blocked else { return Answer::Gone };
+        let wanted = self.wanted_by(id, now_ns).len();
+        let may_be_kept = wanted > 0 && wanted == blocked.holdings.len() && blocked.ahead == 0;
         self.remove(id);
         self.settle(now_ns, None, tells);
-        Answer::Blocked { blocked, may_be_kept: false }
+        Answer::Blocked { blocked, may_be_kept }
     }
 
     pub(crate) fn granted(&self, id: LeaseId) -> Option<Answer> {
         let lease = self.entries.iter().find(|entry| entry.id == id)?;
         let count = lease.counter?;
         Some(Answer::Granted { epoch: self.older.get(&id).copied().unwrap_or(self.epoch), count, spare: 0 })
+    }
+
+    /// The leases in the way of a request whose holders, told of that, may give them back.
+    fn wanted_by(&self, id: LeaseId, now_ns: i64) -> Vec<&Entry> {
+        let Some(own) = self.entries.iter().find(|entry| entry.id == id) else { return Vec::new() };
+        self.entries.iter().filter(|entry| entry.may_be_given_up_for(own, now_ns)).collect()
     }
 
     pub(crate) fn is_ended(&self, id: LeaseId) -> bool {
@@ -390,7 +416,11 @@ impl Table {
             entry.counter = Some(self.counter);
             entry.since_ns = now_ns;
             entry.until_ns = now_ns.saturating_add(entry.ttl_ns.min(nanos(CONFIRM)));
-            if own != Some(*id) {
+            if own == Some(*id) {
+                self.counter += u64::from(entry.spare);
+            } else {
+                // Others wanted it while it queued.
+                entry.spare = 0;
                 let what = What::Granted { epoch: self.epoch, count: self.counter };
                 tells.push(Tell { home: entry.home.clone(), id: *id, what });
             }
