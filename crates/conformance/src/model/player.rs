@@ -121,6 +121,9 @@ struct Game {
     unanswered: Option<Instant>,
 }
 
+/// So many tokens to spare are asked for by the agent who asks for any.
+const SPARE: u32 = 3;
+
 /// The n-th, counted round.
 fn nth<'a>(entries: &[&'a Entry], n: usize) -> Option<&'a Entry> {
     if entries.is_empty() { None } else { entries.get(n % entries.len()).copied() }
@@ -221,7 +224,11 @@ impl Game {
     fn request(&self, agent: usize, claims: impl Iterator<Item = (&'static str, Mode)>) -> LockRequest {
         let claim = |(resource, mode)| Claim { resource: Resource::new(resource).expect("a resource"), mode };
         let ttl = Ttl::new(LONG_TTL).expect("a TTL");
-        LockRequest::new(self.context.clone(), self.holders[agent].clone(), ttl, claims.map(claim)).expect("a claim")
+        let holder = self.holders[agent].clone();
+        let mut request = LockRequest::new(self.context.clone(), holder, ttl, claims.map(claim)).expect("a claim");
+        // One of them would like to keep its leases, and never gives one back when it is asked to.
+        request.spare = if agent == 0 { SPARE } else { 0 };
+        request
     }
 
     async fn ask<F: LockFixture>(
@@ -293,10 +300,10 @@ impl Game {
         }
     }
 
-    /// A lease in hand: its token is above all that were granted before.
-    fn hold(&mut self, Grant { lease, .. }: Grant) -> Result<(), Difference> {
+    /// A lease in hand: its token is above all that were granted before, those to spare among them.
+    fn hold(&mut self, Grant { lease, spare, .. }: Grant) -> Result<(), Difference> {
         let (number, before) = (lease.token.number(), self.highest);
-        self.highest = number;
+        self.highest = (number.0, number.1 + u64::from(spare));
         self.leases.insert(lease.id(), lease);
         if number > before { Ok(()) } else { Err(format!("expected a token above {before:?}; found {number:?}")) }
     }

@@ -1,8 +1,8 @@
 //! Leases that stay with an agent that takes the same lock again and again, and that nobody notices.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::time::Duration;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use mutext::{
     Commit, Context, Error, Fence, FencingToken, LeaseId, LockGuard, Loss, Mutext, Precondition, Release, Ttl,
@@ -15,6 +15,7 @@ use crate::{Place, on_each_engine};
 on_each_engine! {
     each_time_has_a_token_of_its_own_and_keeps_older_ones_out
     whoever_waits_or_tries_has_its_turn_and_nobody_overlaps
+    those_who_come_and_go_never_overlap_and_their_tokens_rise
     nothing_stays_for_long
     what_is_finished_or_dropped_keeps_nothing
     what_was_revoked_is_not_taken_again
@@ -114,6 +115,44 @@ async fn whoever_waits_or_tries_has_its_turn_and_nobody_overlaps(place: &Place) 
     assert!(tokio::time::timeout(PATIENCE, served).await.is_ok(), "{tries} tries, and none of the last was served");
     stop.store(true, Ordering::Relaxed);
     assert!(busy.await.unwrap() > 20);
+}
+
+/// In bursts, and between them away for a while, until some have had the lease that they had before often enough.
+async fn comes_and_goes(agent: Context, highest: Arc<Mutex<(u64, u64)>>, kept: Arc<AtomicUsize>) {
+    let (mut before, until) = (None, Instant::now() + PATIENCE);
+    while kept.load(Ordering::Relaxed) < 30 {
+        assert!(Instant::now() < until, "hardly anybody was ever alone with it: {kept:?}");
+        for _ in 0..rand::random_range(1..40) {
+            let guard = agent.lock("board").wait(wait(PATIENCE)).await.unwrap();
+            {
+                // Nobody else is here: whoever was before has a lower token.
+                let mut highest = highest.try_lock().expect("somebody else holds it");
+                assert!(guard.token().number() > *highest, "{} after {highest:?}", guard.token());
+                *highest = guard.token().number();
+                // Time for somebody else to make a mistake.
+                std::thread::sleep(Duration::from_micros(rand::random_range(0..100)));
+            }
+            let is_same = before.replace(guard.lease().id()) == Some(guard.lease().id());
+            kept.fetch_add(usize::from(is_same), Ordering::Relaxed);
+            drop(guard);
+        }
+        tokio::time::sleep(Duration::from_millis(rand::random_range(0..200))).await;
+    }
+}
+
+async fn those_who_come_and_go_never_overlap_and_their_tokens_rise(place: &Place) {
+    let highest = Arc::new(Mutex::new((0, 0)));
+    let kept = Arc::new(AtomicUsize::new(0));
+    let mut agents = Vec::new();
+    // Two of one opening, and another: what one keeps is neither's.
+    let opening = place.open().await;
+    let two = ["anna", "bert"].map(|name| opening.context("shared", settings(name)).unwrap());
+    for agent in two.into_iter().chain([place.agent("carl").await]) {
+        agents.push(tokio::spawn(comes_and_goes(agent, Arc::clone(&highest), Arc::clone(&kept))));
+    }
+    for agent in agents {
+        agent.await.unwrap();
+    }
 }
 
 async fn nothing_stays_for_long(place: &Place) {
