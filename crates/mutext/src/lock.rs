@@ -4,7 +4,8 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use mutext_contract::{
-    Acquisition, Claim, Deadline, Effect, Grant, InvalidName, Lease, LeaseId, LockRequest, Mode, Resource, Ttl, Wait,
+    Acquisition, Claim, Deadline, Effect, GIVEN_BACK, Grant, InvalidName, Lease, LeaseId, LockRequest, Mode, Resource,
+    Ttl, Wait,
 };
 use tokio::time::Instant;
 
@@ -135,8 +136,8 @@ impl<'a> Lock<'a> {
             Next::Ask { spare, after } => {
                 request.spare = spare;
                 if let Some(given_back) = after {
-                    // Who queues then queues behind others, and not behind itself. An error says that it has ended.
-                    let _ = tokio::time::timeout_at(deadline.instant(), given_back).await;
+                    // Who asks then finds others in its way, and not itself. An error says that it has ended.
+                    let _ = tokio::time::timeout_at(deadline.at_least(GIVEN_BACK).instant(), given_back).await;
                 }
             }
         }

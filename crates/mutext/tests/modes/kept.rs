@@ -197,6 +197,7 @@ async fn an_agent_that_wants_more_than_it_kept_is_not_in_its_own_way(place: &Pla
         drop(anna.lock("tasks/").and("plan").without_waiting().await.unwrap());
         drop(until_kept(&anna, "tasks/17").await);
         drop(anna.lock("tasks/17").shared().without_waiting().await.unwrap());
+        drop(anna.lock("tasks/17").shared().without_waiting().await.unwrap());
     }
 }
 
