@@ -17,7 +17,7 @@ const LOOK_AGAIN: Duration = Duration::from_millis(200);
 const LOOK_UNTOLD: Duration = Duration::from_millis(20);
 /// Who holds for longer than this wants to be told where the lease is taken away; before it, a renewal finds out.
 const HELD_LONG: Duration = Duration::from_millis(300);
-/// How many losses wait for whoever listens.
+/// How many losses wait for whoever listens, and how many leases that are wanted.
 const LOSSES_KEPT: usize = 1024;
 
 /// What a waiter is told.
@@ -43,6 +43,16 @@ enum Entry {
     Held(Held),
 }
 
+impl Entry {
+    /// Whether its process would want to be told what becomes of it.
+    fn wants_to_be_told(&self) -> bool {
+        match self {
+            Self::Attempt(attempt) => attempt.place.is_some() || attempt.may_spare,
+            Self::Held(held) => held.has_spare || held.since.elapsed() > HELD_LONG,
+        }
+    }
+}
+
 /// A lease of this process.
 pub(crate) struct Held {
     pub(crate) context: ContextName,
@@ -50,10 +60,24 @@ pub(crate) struct Held {
     pub(crate) path: String,
     pub(crate) alone: bool,
     pub(crate) since: Instant,
+    /// Whether it has tokens to spare: then one must hear at once that somebody else asks for it.
+    pub(crate) has_spare: bool,
+}
+
+/// Whether the process is told what changes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ear {
+    /// It has no session that could listen.
+    Gone,
+    /// It could listen.
+    Idle,
+    Listens,
 }
 
 struct Attempt {
     news: Option<News>,
+    /// Whether it may be granted tokens to spare: whoever asks for the lease is heard, and nobody has been yet.
+    may_spare: bool,
     /// Its place in the queue, once it has one.
     place: Option<Place>,
     told: Arc<Notify>,
@@ -100,15 +124,16 @@ pub(crate) struct Board {
     due: Mutex<Option<Instant>>,
     /// Whether every waiter must be looked after: news may have been missed.
     all: AtomicBool,
-    /// Whether the process is told what changes.
-    told: AtomicBool,
+    ear: watch::Sender<Ear>,
     pub(crate) changed: Notify,
-    /// Somebody began to wait.
+    /// Somebody began to wait, or wants to be told something else.
     pub(crate) queued: Notify,
     /// Until when somebody wants to see whether the process is told.
     wanted: Mutex<Option<Instant>>,
     clock: Mutex<Option<ServerClock>>,
     losses: broadcast::Sender<LeaseId>,
+    /// Leases with tokens to spare that somebody else asks for.
+    asked_for: broadcast::Sender<LeaseId>,
     /// The last number that came by the process's own channel: so that one sees whether it is heard.
     echoes: watch::Sender<u64>,
 }
@@ -123,18 +148,23 @@ impl Board {
             entries: Mutex::default(),
             due: Mutex::default(),
             all: AtomicBool::new(false),
-            told: AtomicBool::new(false),
+            ear: watch::Sender::new(Ear::Gone),
             changed: Notify::new(),
             queued: Notify::new(),
             wanted: Mutex::default(),
             clock: Mutex::default(),
             losses: broadcast::Sender::new(LOSSES_KEPT),
+            asked_for: broadcast::Sender::new(LOSSES_KEPT),
             echoes: watch::Sender::new(0),
         }
     }
 
     pub(crate) fn losses(&self) -> broadcast::Receiver<LeaseId> {
         self.losses.subscribe()
+    }
+
+    pub(crate) fn asked_for(&self) -> broadcast::Receiver<LeaseId> {
+        self.asked_for.subscribe()
     }
 
     pub(crate) fn echoes(&self) -> watch::Receiver<u64> {
@@ -146,11 +176,54 @@ impl Board {
         *lock(&self.clock) = Some(clock);
     }
 
-    /// Whether the process is told what changes. Whoever waited while it was not is looked after at once.
-    pub(crate) fn is_told(&self, told: bool) {
-        self.told.store(told, Ordering::Relaxed);
+    /// There is a session that could listen.
+    pub(crate) fn arrives(&self) {
+        self.ear.send_replace(Ear::Idle);
+    }
+
+    /// The process is told what changes. Whoever waited while it was not is looked after at once.
+    pub(crate) fn listens(&self) {
+        self.ear.send_replace(Ear::Listens);
+        self.look_at_all();
+    }
+
+    /// The process listens no more, unless somebody wants to be told something by now; whether it is so.
+    pub(crate) fn rests(&self) -> bool {
+        // Whoever asks for tokens to spare says so under the same lock, and looks afterwards whether the process listens.
+        let entries = lock(&self.entries);
+        if self.examiner_wants() || entries.values().any(Entry::wants_to_be_told) {
+            return false;
+        }
+        self.ear.send_replace(Ear::Idle);
+        drop(entries);
+        self.look_at_all();
+        true
+    }
+
+    /// The session that listened is gone. Whatever has tokens to spare may be asked for, and nobody would hear it.
+    pub(crate) fn is_cut_off(&self) {
+        let mut entries = lock(&self.entries);
+        self.ear.send_replace(Ear::Gone);
+        for (id, entry) in &mut *entries {
+            self.is_asked_for(*id, entry);
+        }
+        drop(entries);
+        self.look_at_all();
+    }
+
+    fn look_at_all(&self) {
         self.all.store(true, Ordering::Relaxed);
         self.look_by(Instant::now());
+    }
+
+    /// Somebody else wants what `entry` has, or is about to have, tokens to spare for.
+    fn is_asked_for(&self, id: LeaseId, entry: &mut Entry) {
+        match entry {
+            Entry::Attempt(attempt) => attempt.may_spare = false,
+            // Nobody has to listen.
+            Entry::Held(held) if held.has_spare => drop(self.asked_for.send(id)),
+            Entry::Held(_) => {}
+        }
     }
 
     /// Asks to be told for a while, though nobody waits.
@@ -161,15 +234,16 @@ impl Board {
 
     /// Whether there is anything that the process would want to be told.
     pub(crate) fn wants_to_be_told(&self) -> bool {
-        let wants = |entry: &Entry| match entry {
-            Entry::Attempt(attempt) => attempt.place.is_some(),
-            Entry::Held(held) => held.since.elapsed() > HELD_LONG,
-        };
-        lock(&self.wanted).is_some_and(|until| Instant::now() < until) || lock(&self.entries).values().any(wants)
+        let examined = self.examiner_wants();
+        examined || lock(&self.entries).values().any(Entry::wants_to_be_told)
+    }
+
+    fn examiner_wants(&self) -> bool {
+        lock(&self.wanted).is_some_and(|until| Instant::now() < until)
     }
 
     pub(crate) fn is_being_told(&self) -> bool {
-        self.told.load(Ordering::Relaxed)
+        *self.ear.borrow() == Ear::Listens
     }
 
     fn interval(&self) -> Duration {
@@ -179,7 +253,7 @@ impl Board {
     /// Expects news of an attempt from now on.
     pub(crate) fn expect(&self, id: LeaseId) -> Expected<'_> {
         let told = Arc::new(Notify::new());
-        let attempt = Attempt { news: None, place: None, told: Arc::clone(&told) };
+        let attempt = Attempt { news: None, may_spare: false, place: None, told: Arc::clone(&told) };
         lock(&self.entries).insert(id, Entry::Attempt(attempt));
         Expected { board: self, id, told, kept: false }
     }
@@ -253,6 +327,11 @@ impl Board {
                 self.forget(id);
                 // Nobody has to listen.
                 let _ = self.losses.send(id);
+            }
+            (Some("K"), Some(id), _) => {
+                if let Some(entry) = lock(&self.entries).get_mut(&id) {
+                    self.is_asked_for(id, entry);
+                }
             }
             (Some("T"), None, None) => {
                 if let Some(number) = id.and_then(|number| number.parse().ok()) {
@@ -340,6 +419,22 @@ impl Expected<'_> {
         }
     }
 
+    /// Sees to it that the process hears who asks for the lease, before that is granted; whether it will. That it begins
+    /// to listen takes one round trip; it then goes on for a while.
+    pub(crate) async fn hears_who_asks(&self, patience: Duration) -> bool {
+        self.with(|attempt| attempt.may_spare = true);
+        let mut ear = self.board.ear.subscribe();
+        let listens = async {
+            self.board.queued.notify_one();
+            ear.wait_for(|ear| *ear != Ear::Idle).await.is_ok_and(|ear| *ear == Ear::Listens)
+        };
+        let hears = self.board.is_being_told() || tokio::time::timeout(patience, listens).await.unwrap_or(false);
+        if !hears {
+            self.with(|attempt| attempt.may_spare = false);
+        }
+        hears
+    }
+
     /// It queues since `asked`, and the first lease in its way runs out in `next`.
     pub(crate) fn queues(&self, request: &LockRequest, asked: Instant, next: Option<Duration>) {
         let (context, wants) = (request.context.clone(), Arc::clone(request.claims()));
@@ -363,10 +458,15 @@ impl Expected<'_> {
         self.with(|attempt| attempt.place.as_ref().map(|place| place.waiting_at)).flatten()
     }
 
-    /// It is a lease of this process.
-    pub(crate) fn becomes_held(mut self, held: Held) {
+    /// It is a lease of this process; whether it has tokens to spare. Where somebody has asked for it meanwhile, nobody
+    /// would be told so any more: they are left unused.
+    pub(crate) fn becomes_held(mut self, mut held: Held) -> bool {
         self.kept = true;
-        lock(&self.board.entries).insert(self.id, Entry::Held(held));
+        let mut entries = lock(&self.board.entries);
+        held.has_spare &= matches!(entries.get(&self.id), Some(Entry::Attempt(attempt)) if attempt.may_spare);
+        let has_spare = held.has_spare;
+        entries.insert(self.id, Entry::Held(held));
+        has_spare
     }
 }
 
@@ -375,6 +475,71 @@ impl Drop for Expected<'_> {
     fn drop(&mut self) {
         if !self.kept {
             lock(&self.board.entries).remove(&self.id);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use mutext_contract::{AgentName, Holder, Ttl};
+
+    use super::*;
+
+    fn request() -> LockRequest {
+        let (context, anna) = (ContextName::new("board").unwrap(), Holder::new(AgentName::new("anna").unwrap()));
+        LockRequest::exclusive(context, anna, Ttl::DEFAULT, "plan.md".parse().unwrap())
+    }
+
+    fn held(has_spare: bool) -> Held {
+        let context = ContextName::new("board").unwrap();
+        Held { context, path: "plan.md".to_owned(), alone: true, since: Instant::now(), has_spare }
+    }
+
+    #[tokio::test]
+    async fn the_process_listens_as_long_as_it_has_tokens_to_spare() {
+        let board = Board::new();
+        board.arrives();
+        let (plain, kept) = (request().lease, request().lease);
+        assert!(!board.expect(plain).becomes_held(held(false)));
+        assert!(!board.wants_to_be_told(), "of a lease that it has had for a moment");
+        let expected = board.expect(kept);
+        let listener = async {
+            board.queued.notified().await;
+            board.listens();
+        };
+        let (hears, ()) = tokio::join!(expected.hears_who_asks(Duration::from_secs(9)), listener);
+        assert!(hears && !board.rests());
+        assert!(expected.becomes_held(held(true)));
+        assert!(!board.rests() && board.is_being_told());
+        let mut asked_for = board.asked_for();
+        for lease in [plain, kept] {
+            board.hear(&format!("K {lease}"), None);
+        }
+        assert_eq!(asked_for.try_recv().unwrap(), kept);
+        board.is_cut_off();
+        assert_eq!(asked_for.try_recv().unwrap(), kept);
+        board.take(kept);
+        board.listens();
+        assert!(board.rests() && !board.is_being_told());
+    }
+
+    #[tokio::test]
+    async fn whoever_would_miss_that_its_lease_is_wanted_has_no_tokens_to_spare() {
+        let board = Board::new();
+        assert!(!board.expect(request().lease).hears_who_asks(Duration::from_secs(9)).await, "nobody could listen");
+        board.arrives();
+        assert!(!board.expect(request().lease).hears_who_asks(Duration::from_millis(5)).await, "nobody listens");
+        board.listens();
+        let asked_for = |lease: LeaseId| board.hear(&format!("K {lease}"), None);
+        let cut_off = |_| board.is_cut_off();
+        let happenings: [&dyn Fn(LeaseId); 2] = [&asked_for, &cut_off];
+        for happens in happenings {
+            let (lease, mut heard) = (request().lease, board.asked_for());
+            let expected = board.expect(lease);
+            assert!(expected.hears_who_asks(Duration::from_secs(9)).await);
+            happens(lease);
+            assert!(!expected.becomes_held(held(true)));
+            assert!(heard.try_recv().is_err());
         }
     }
 }

@@ -33,7 +33,7 @@ impl LockStatements {
             format!("SELECT * FROM {}.lock_{name}({})", names.schema, params.join(", "))
         };
         Self {
-            acquire: step("acquire", 14),
+            acquire: step("acquire", 15),
             begin: step("begin", 5),
             release: step("release", 8),
             leave: step("leave", 5),
@@ -64,10 +64,12 @@ pub(crate) struct RequestRow<'a> {
     pub(crate) reason: Option<&'a [u8]>,
     pub(crate) keeps: Vec<&'a [u8]>,
     pub(crate) replaces: Option<&'a [u8]>,
+    /// How many tokens to spare are asked for.
+    pub(crate) spare: i32,
 }
 
 impl<'a> RequestRow<'a> {
-    pub(crate) fn new(request: &'a LockRequest) -> Self {
+    pub(crate) fn new(request: &'a LockRequest, spare: u32) -> Self {
         let claims = request.claims();
         let above = match &**claims {
             // Whoever wants the whole context has everything to look at.
@@ -86,6 +88,7 @@ impl<'a> RequestRow<'a> {
             reason: request.reason.as_ref().map(String::as_bytes),
             keeps: request.keeps.iter().map(|lease| &lease.as_bytes()[..]).collect(),
             replaces: request.replaces.as_ref().map(|lease| &lease.as_bytes()[..]),
+            spare: i32::try_from(spare).unwrap_or(i32::MAX),
         }
     }
 }
@@ -122,11 +125,17 @@ pub(crate) enum Answer {
     Granted {
         number: (u64, u64),
         left: Option<Duration>,
+        /// How many counters after its own are its own, too.
+        spare: u32,
     },
     Queued {
         next: Option<Duration>,
     },
-    Blocked(Blocked),
+    Blocked {
+        blocked: Blocked,
+        /// Whether nothing is in the way but leases with tokens to spare, whose holders were told.
+        may_be_kept: bool,
+    },
     Deadlock(Deadlock),
     /// The lease that it replaces is no more.
     Lost,
@@ -149,6 +158,9 @@ struct Seen {
     since_us: u64,
     #[serde(default)]
     left_us: u64,
+    /// How many tokens it has to spare.
+    #[serde(default)]
+    spare: Option<u32>,
     #[serde(default)]
     keeps: Vec<String>,
     #[serde(default)]
@@ -213,12 +225,17 @@ impl Reader<'_> {
     pub(crate) fn answer(&self, row: &AnswerRow) -> Result<Answer, EngineError> {
         Ok(match row.outcome {
             0 => Answer::NoEpoch,
-            1 => Answer::Granted { number: row.number, left: row.next },
+            1 => {
+                let spare = if row.detail.is_some() { self.detail(row)? } else { 0 };
+                Answer::Granted { number: row.number, left: row.next, spare }
+            }
             2 => Answer::Queued { next: row.next },
             3 => {
                 let blocked: SeenBlocked = self.detail(row)?;
+                let kept = |lease: &Seen| lease.spare.is_some();
+                let may_be_kept = blocked.ahead == 0 && !blocked.leases.is_empty() && blocked.leases.iter().all(kept);
                 let holdings = blocked.leases.into_iter().map(|lease| self.holding(lease)).collect::<Result<_, _>>()?;
-                Answer::Blocked(Blocked { holdings, ahead: blocked.ahead })
+                Answer::Blocked { blocked: Blocked { holdings, ahead: blocked.ahead }, may_be_kept }
             }
             5 => Answer::Lost,
             6 => {

@@ -29,6 +29,8 @@ const PATIENCE: Duration = Duration::from_secs(1);
 const CONFIRM: Duration = Duration::from_secs(2);
 /// A waiter leaves the queue by itself at its deadline; others remove it so much later, in case it died.
 const OVERDUE: Duration = Duration::from_millis(100);
+/// Whoever does not want to wait gives others so long to give back what they keep without using it.
+const GIVEN_BACK: Duration = Duration::from_millis(10);
 
 /// Locks in PostgreSQL.
 pub struct PostgresLocks {
@@ -91,14 +93,28 @@ impl PostgresLocks {
         Reader { subject: self.links.here()?.subject() }.answer(answer)
     }
 
+    /// How many tokens to spare may be asked for: none where nobody would hear who else asks for the lease.
+    async fn spare(&self, request: &LockRequest, expected: &Expected<'_>) -> u32 {
+        let possible = request.spare > 0 && request.replaces.is_none() && self.shared.listens();
+        if possible && expected.hears_who_asks(PATIENCE).await { request.spare } else { 0 }
+    }
+
     /// Asks for the lock: granted, queued, or not.
-    async fn ask(&self, request: &LockRequest, first: bool, deadline: Deadline) -> Result<Answer, EngineError> {
+    async fn ask(
+        &self,
+        request: &LockRequest,
+        first: bool,
+        spare: u32,
+        deadline: Deadline,
+    ) -> Result<Answer, EngineError> {
         let wait = deadline.remaining();
         let wait_us = if wait.is_zero() { 0 } else { micros(wait + OVERDUE) };
-        let (row, lane) = (RequestRow::new(request), self.shared.names.lock_lane(&request.context));
+        let (row, lane) = (RequestRow::new(request, spare), self.shared.names.lock_lane(&request.context));
         let lease = &request.lease.as_bytes()[..];
         let above = row.above.filter(|_| first);
-        let params: [&(dyn ToSql + Sync); 14] = [
+        // Who has queued has none.
+        let spare = if first { row.spare } else { 0 };
+        let params: [&(dyn ToSql + Sync); 15] = [
             &lane,
             &request.context.as_str(),
             &lease,
@@ -113,6 +129,7 @@ impl PostgresLocks {
             &row.reason,
             &row.keeps,
             &row.replaces,
+            &spare,
         ];
         let answer = self.step(&self.shared.statements.acquire, deadline, &params).await?;
         self.read(&answer)
@@ -187,7 +204,7 @@ impl PostgresLocks {
         granted: Granted,
         expected: Expected<'_>,
     ) -> Result<Acquisition, EngineError> {
-        let Granted { number, until, queued, handed_over_after } = granted;
+        let Granted { number, until, queued, handed_over_after, spare } = granted;
         let mut lease = Lease {
             context: request.context.clone(),
             claims: Arc::clone(request.claims()),
@@ -207,8 +224,9 @@ impl PostgresLocks {
         }
         let (context, path) = (request.context.clone(), first_path(request).to_owned());
         let alone = request.claims().len() == 1;
-        expected.becomes_held(Held { context, path, alone, since: Instant::now() });
-        Ok(Acquisition::Granted(Grant { lease, queued, handed_over_after, spare: 0 }))
+        let held = Held { context, path, alone, since: Instant::now(), has_spare: spare > 0 };
+        let spare = if expected.becomes_held(held) { spare } else { 0 };
+        Ok(Acquisition::Granted(Grant { lease, queued, handed_over_after, spare }))
     }
 }
 
@@ -219,6 +237,8 @@ struct Granted {
     queued: bool,
     /// How long ago the server granted it, where that was told.
     handed_over_after: Option<Duration>,
+    /// How many counters after its own it has, too.
+    spare: u32,
 }
 
 fn first_path(request: &LockRequest) -> &str {
@@ -255,12 +275,14 @@ impl LockService for PostgresLocks {
         let expected = self.shared.board.expect(request.lease);
         let mut turn = None;
         let (mut first, mut queued) = (true, false);
+        let (mut deadline, mut found) = (deadline, None);
+        let spare = self.spare(request, &expected).await;
         loop {
             let asked = Instant::now();
-            match self.ask(request, first, deadline).await? {
-                Answer::Granted { number, left } => {
+            match self.ask(request, first, spare, deadline).await? {
+                Answer::Granted { number, left, spare } => {
                     let until = asked + left.unwrap_or(request.ttl.get());
-                    let granted = Granted { number, until, queued, handed_over_after: None };
+                    let granted = Granted { number, until, queued, handed_over_after: None, spare };
                     return self.granted(request, granted, expected).await;
                 }
                 Answer::NoEpoch => {
@@ -272,8 +294,16 @@ impl LockService for PostgresLocks {
                     }
                     continue;
                 }
-                Answer::Blocked(blocked) => return Ok(Acquisition::TimedOut(blocked)),
-                Answer::Deadlock(deadlock) => return Ok(Acquisition::Deadlock(deadlock)),
+                Answer::Blocked { blocked, may_be_kept: true } if found.is_none() => {
+                    // Its holder was told, and gives it back unless it is at work.
+                    (deadline, found) = (Deadline::after(GIVEN_BACK), Some(blocked));
+                    continue;
+                }
+                Answer::Blocked { blocked, .. } => return Ok(Acquisition::TimedOut(blocked)),
+                // Who asked not to wait waits for nobody.
+                Answer::Deadlock(deadlock) => {
+                    return Ok(found.map_or(Acquisition::Deadlock(deadlock), Acquisition::TimedOut));
+                }
                 Answer::Lost => return self.lost(request, deadline).await,
                 Answer::Gone => return Ok(Acquisition::TimedOut(Blocked::default())),
                 Answer::Queued { next } => expected.queues(request, asked, next),
@@ -284,7 +314,8 @@ impl LockService for PostgresLocks {
             let until = expected.waiting_at().unwrap_or(asked) + request.ttl.get().min(CONFIRM);
             match news {
                 Ok(News::Granted { number, until: known, handed_over_after }) => {
-                    let granted = Granted { number, until: known.unwrap_or(until), queued, handed_over_after };
+                    let granted =
+                        Granted { number, until: known.unwrap_or(until), queued, handed_over_after, spare: 0 };
                     return self.granted(request, granted, expected).await;
                 }
                 Ok(News::Ended) => return Ok(Acquisition::TimedOut(Blocked::default())),
@@ -292,12 +323,12 @@ impl LockService for PostgresLocks {
                 Err(_) => {
                     let asked = Instant::now();
                     return match self.leave(request).await? {
-                        Answer::Granted { number, left } => {
+                        Answer::Granted { number, left, .. } => {
                             let until = asked + left.unwrap_or_default();
-                            let granted = Granted { number, until, queued, handed_over_after: None };
+                            let granted = Granted { number, until, queued, handed_over_after: None, spare: 0 };
                             self.granted(request, granted, expected).await
                         }
-                        Answer::Blocked(blocked) => Ok(Acquisition::TimedOut(blocked)),
+                        Answer::Blocked { blocked, .. } => Ok(Acquisition::TimedOut(blocked)),
                         _ => Ok(Acquisition::TimedOut(Blocked::default())),
                     };
                 }
@@ -356,6 +387,10 @@ impl LockService for PostgresLocks {
     fn losses(&self) -> Option<broadcast::Receiver<LeaseId>> {
         // Behind a pooler nobody is told; renewals find out.
         self.shared.listens().then(|| self.shared.board.losses())
+    }
+
+    fn wanted(&self) -> Option<broadcast::Receiver<LeaseId>> {
+        self.shared.listens().then(|| self.shared.board.asked_for())
     }
 
     async fn examine(&self, deadline: Deadline) -> Result<Vec<Finding>, EngineError> {

@@ -3,7 +3,8 @@
 //!
 //! It has a runtime and connections of its own, so that neither a caller's blocking code nor the end of its runtime
 //! makes the process look dead. A notice wakes every session of the database that listens, whomever it is for: so whoever
-//! neither waits nor holds for long does not listen, and is merely there. Behind a pooler it listens to nobody, and looks more often.
+//! neither waits, nor holds for long or with tokens to spare, does not listen, and is merely there. Behind a pooler it
+//! listens to nobody, and looks more often.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
@@ -112,6 +113,7 @@ async fn listen(link: &Link, shared: &Arc<Shared>, ready: oneshot::Sender<Result
         match arrive(link, shared).await {
             Ok((client, mut mover)) => {
                 pauses = Pauses::default();
+                shared.board.arrives();
                 if let Some(ready) = ready.take() {
                     drop(ready.send(Ok(())));
                 }
@@ -119,7 +121,7 @@ async fn listen(link: &Link, shared: &Arc<Shared>, ready: oneshot::Sender<Result
                     () = mover.ended() => {}
                     error = hear(link, &client, shared) => tracing::info!(%error, "the channel cannot be listened on"),
                 }
-                shared.board.is_told(false);
+                shared.board.is_cut_off();
                 tracing::info!(server = %link.subject(), "the connection that listens is gone");
             }
             Err(error) => {
@@ -147,13 +149,12 @@ async fn hear(link: &Link, client: &Client, shared: &Shared) -> tokio_postgres::
                 }
                 listens = true;
                 // What was told before was missed.
-                board.is_told(true);
+                board.listens();
                 if let Err(error) = find_lost(link, shared).await {
                     tracing::debug!(%error, "a loss that nobody was told of is found by a renewal");
                 }
             }
-        } else if listens && last_wanted.elapsed() > IDLE {
-            board.is_told(false);
+        } else if listens && last_wanted.elapsed() > IDLE && board.rests() {
             listens = false;
             if let Err(error) = client.batch_execute("UNLISTEN *").await {
                 return error;

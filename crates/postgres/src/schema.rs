@@ -9,12 +9,13 @@ use crate::names::Names;
 use crate::trouble;
 
 /// The steps of the schema. Each runs in the transaction that raises the version; none is ever changed.
-const MIGRATIONS: [&str; 5] = [
+const MIGRATIONS: [&str; 6] = [
     include_str!("schema.sql"),
     include_str!("schema_2.sql"),
     include_str!("schema_3.sql"),
     concat!(include_str!("schema_4.sql"), include_str!("schema_4_steps.sql")),
     include_str!("schema_5.sql"),
+    include_str!("schema_6.sql"),
 ];
 /// The oldest server that has what the schema needs.
 const OLDEST_SERVER: i32 = 15;

@@ -13,12 +13,12 @@ use std::time::{Duration, SystemTime};
 use mutext_conformance::Epochs;
 use mutext_conformance::asking::an_epoch_is_waited_for_until_the_deadline;
 use mutext_contract::{
-    Acquisition, AgentName, ContextName, Deadline, DocumentStore, EpochSource, FencedRead, Holder, Lease, LockRequest,
-    LockService, Outcome, Precondition, Release, Renewal, Severity, Ttl,
+    Acquisition, AgentName, Claim, ContextName, Deadline, DocumentStore, EpochSource, FencedRead, Grant, Holder, Lease,
+    LockRequest, LockService, Mode, Outcome, Precondition, Release, Renewal, Severity, Ttl,
 };
 use mutext_postgres::{PostgresLocks, PostgresStore};
 use mutext_testbed::PostgresServer;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep, timeout};
 
 use crate::support::{address, context, fresh_schema, key, options, path, put, shared, soon, started};
 
@@ -39,8 +39,12 @@ impl Process {
     }
 
     async fn take(&self, request: &LockRequest) -> Lease {
+        self.granted(request).await.lease
+    }
+
+    async fn granted(&self, request: &LockRequest) -> Grant {
         match self.locks.acquire(request, soon()).await {
-            Ok(Acquisition::Granted(grant)) => grant.lease,
+            Ok(Acquisition::Granted(grant)) => grant,
             other => panic!("expected a grant; found {other:?}"),
         }
     }
@@ -201,6 +205,75 @@ async fn connections_that_are_cut_cost_no_lease_and_no_place_in_the_queue() {
     assert_eq!(one.release(&lease).await, Release::Released);
     let next = waiting.await.unwrap();
     assert!(next.token.number() > lease.token.number());
+}
+
+/// Asks for both of two resources, with tokens to spare.
+fn keeping(context: &ContextName, spare: u32) -> LockRequest {
+    let holder = Holder::new(AgentName::new("anna").unwrap());
+    let claims = ["plan.md", "tasks"].map(|at| Claim { resource: at.parse().unwrap(), mode: Mode::Shared });
+    let ttl = Ttl::new(Duration::from_secs(60)).unwrap();
+    let mut request = LockRequest::new(context.clone(), holder, ttl, claims).unwrap();
+    request.spare = spare;
+    request
+}
+
+#[tokio::test]
+async fn a_lease_with_tokens_to_spare_is_told_of_whatever_it_covers_and_its_row_forgets_them() {
+    let (server, schema) = (shared(), fresh_schema());
+    let (one, other) = (Process::start(server, &schema).await, Process::start(server, &schema).await);
+    let board = context("board");
+    let mut wanted = one.locks.wanted().unwrap();
+    let kept = one.granted(&keeping(&board, 5_000)).await;
+    // No more than there are between one number and the next.
+    assert_eq!(kept.spare, 1_023);
+    // Shared with others, it is in nobody's way.
+    let shared = other.take(&keeping(&board, 0)).await;
+    assert!(shared.token.counter > kept.lease.token.counter + u64::from(kept.spare), "{}", shared.token);
+    other.release(&shared).await;
+    let below = request(&board, "tasks/7", Duration::from_secs(60));
+    let tried = Instant::now();
+    let tried = (other.locks.acquire(&below, Deadline::now()).await, tried.elapsed());
+    assert!(matches!(&tried.0, Ok(Acquisition::TimedOut(blocked)) if blocked.holdings.len() == 1), "{tried:?}");
+    assert!(tried.1 >= Duration::from_millis(10), "its holder had {:?}", tried.1);
+    // The try, and the moment that it was given.
+    for _ in 0..2 {
+        assert_eq!(timeout(Duration::from_secs(9), wanted.recv()).await.unwrap().unwrap(), kept.lease.id());
+    }
+    // What takes its place has none: others may wait for it already.
+    let mut converting = LockRequest::converting(&kept.lease, Mode::Exclusive);
+    converting.spare = 5;
+    let converted = one.granted(&converting).await;
+    assert_eq!(converted.spare, 0);
+    other.locks.acquire(&below, Deadline::now()).await.unwrap();
+    one.release(&converted.lease).await;
+    let plain = one.take(&request(&board, "plan.md", Duration::from_secs(60))).await;
+    other.locks.acquire(&request(&board, "plan.md/x", Duration::from_secs(60)), Deadline::now()).await.unwrap();
+    one.release(&plain).await;
+    assert!(timeout(Duration::from_millis(300), wanted.recv()).await.is_err(), "told of an ordinary lease");
+}
+
+#[tokio::test]
+async fn whoever_may_not_have_heard_who_wants_its_lease_is_told_that_somebody_may() {
+    let (server, board) = (started(), context("board"));
+    let process = Process::start(&server, "deaf").await;
+    let mut wanted = process.locks.wanted().unwrap();
+    process.take(&request(&board, "other.md", Duration::from_secs(60))).await;
+    let kept = process.granted(&keeping(&board, 5)).await;
+    assert_eq!(kept.spare, 5);
+    let cut = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE application_name = 'mutext'";
+    server.sql(cut).unwrap();
+    assert_eq!(timeout(Duration::from_secs(9), wanted.recv()).await.unwrap().unwrap(), kept.lease.id());
+    // It hears again soon.
+    let again = async {
+        loop {
+            let kept = process.granted(&keeping(&board, 5)).await;
+            if kept.spare == 5 {
+                return;
+            }
+            sleep(Duration::from_millis(10)).await;
+        }
+    };
+    timeout(Duration::from_secs(9), again).await.unwrap();
 }
 
 async fn until_somebody_waits(process: &Process, board: &ContextName) {

@@ -38,15 +38,16 @@ async fn sixteen_that_open_a_fresh_schema_at_once_share_it() {
         assert_eq!(feed.len(), 16);
     }
     let versions = server.sql(&format!("SELECT array_agg(version) FROM {schema}.mutext_schema")).unwrap();
-    assert_eq!(versions.trim(), "{5}");
+    assert_eq!(versions.trim(), "{6}");
 }
 
 /// The schema as earlier versions of this program made it: none of these scripts is ever changed.
-const EARLIER: [&str; 4] = [
+const EARLIER: [&str; 5] = [
     include_str!("../src/schema.sql"),
     include_str!("../src/schema_2.sql"),
     include_str!("../src/schema_3.sql"),
     concat!(include_str!("../src/schema_4.sql"), include_str!("../src/schema_4_steps.sql")),
+    include_str!("../src/schema_5.sql"),
 ];
 
 #[tokio::test]
@@ -84,6 +85,56 @@ async fn a_schema_of_an_earlier_version_is_raised_and_its_documents_stay() {
         let feed = store.changes(&board, Cursor::START, 9, Deadline::now()).await.unwrap().page().unwrap();
         assert_eq!(feed.len(), 2);
         assert_eq!(store.revocations(&board, 9, soon()).await.unwrap(), []);
+    }
+}
+
+/// A process that had the schema open while a newer one raised it goes on in its sessions, which keep plans of before.
+#[tokio::test]
+async fn a_session_that_is_open_while_the_schema_is_raised_goes_on_with_its_locks() {
+    let (server, schema) = (shared(), fresh_schema());
+    let scripts = EARLIER.join("\n").replace("{schema}", &schema);
+    let version = EARLIER.len();
+    server
+        .sql(&format!(
+            "CREATE SCHEMA {schema}; CREATE TABLE {schema}.mutext_schema AS SELECT {version} AS version; {scripts}"
+        ))
+        .unwrap();
+    let (client, connection) = tokio_postgres::connect(&server.url(), tokio_postgres::NoTls).await.unwrap();
+    tokio::spawn(connection);
+    let acquire = |lease: u8, paths: &str, wait: u32, home: &str, keeps: &str| {
+        format!(
+            "lock_acquire(1, 'board', '\\x0{lease}', null, '{{{paths}}}', array_fill(true, array[cardinality('{{{paths}}}'::text[])]),
+                 60000000, {wait}, '{home}', 'anna', '\\x01', null, '{keeps}', null)"
+        )
+    };
+    let release =
+        |lease: u8, by: &str| format!("lock_release(1, 'board', '\\x0{lease}', null, 'h1', {by}, null, false)");
+    // What each step meets, and how it ends.
+    let steps = [
+        (acquire(1, "a", 0, "h1", "{}"), 1),
+        (acquire(2, "a/b", 0, "h2", "{}"), 3),
+        (acquire(3, "c,d", 0, "h2", "{}"), 1),
+        (acquire(4, "a,c", 60_000_000, "h2", "{\\\\x03}"), 6),
+        (acquire(5, "c,d", 60_000_000, "h1", "{\\\\x01}"), 2),
+        ("lock_tend(1, 'board', '{\\\\x05}', '{c}', 'h1')".to_owned(), 1),
+        ("lock_leave(1, 'board', '\\x05', 'c', 'h1')".to_owned(), 3),
+        ("lock_renew(1, 'board', '\\x01', '{a}', 60000000)".to_owned(), 1),
+        (acquire(6, "c", 60_000_000, "h1", "{}"), 2),
+        (release(3, "'bert'"), 1),
+        (release(1, "null"), 1),
+        (release(6, "null"), 1),
+    ];
+    server.sql(&format!("SELECT {schema}.lock_begin(1, 'board', 7, 'h1')")).unwrap();
+    // A plan is kept from its sixth use on.
+    for round in 0..9 {
+        if round == 7 {
+            opened(server, &schema).await;
+        }
+        for (step, expected) in &steps {
+            let rows = client.query_typed(&format!("SELECT outcome FROM {schema}.{step}"), &[]).await;
+            let rows = rows.unwrap_or_else(|error| panic!("{step} in round {round}: {error:?}"));
+            assert_eq!(rows[0].get::<_, i16>(0), *expected, "{step} in round {round}");
+        }
     }
 }
 
