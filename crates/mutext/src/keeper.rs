@@ -3,7 +3,7 @@
 //! One thread with a runtime of its own, so that neither a caller's blocking code nor the end of its runtime stops a
 //! renewal or a release. Nothing here is waited for: a guard's drop sends a message and goes on.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
@@ -152,9 +152,37 @@ struct Shared {
     outage: Mutex<Outage>,
     sooner: Notify,
     /// Leases that stay with an agent from one lock to the next.
-    kept: Mutex<HashMap<LeaseId, Weak<Kept>>>,
+    kept: Mutex<KeptLeases>,
     /// Whether the service tells who wants such a lease.
     tells_who_wants: bool,
+}
+
+/// Leases that stay with an agent from one lock to the next, and the latest that somebody asked for and nobody knew: word
+/// of that may come before that of the grant.
+#[derive(Debug, Default)]
+struct KeptLeases {
+    known: HashMap<LeaseId, Weak<Kept>>,
+    unknown: VecDeque<LeaseId>,
+}
+
+impl KeptLeases {
+    const UNKNOWN_MOST: usize = 64;
+
+    /// The one of this name, or all where none is given.
+    fn of(&self, lease: Option<LeaseId>) -> Vec<Arc<Kept>> {
+        match lease {
+            Some(lease) => self.known.get(&lease).and_then(Weak::upgrade).into_iter().collect(),
+            None => self.known.values().filter_map(Weak::upgrade).collect(),
+        }
+    }
+
+    fn wanted(&mut self, lease: Option<LeaseId>) -> Vec<Arc<Kept>> {
+        if let Some(lease) = lease.filter(|lease| !self.known.contains_key(lease)) {
+            self.unknown.truncate(Self::UNKNOWN_MOST - 1);
+            self.unknown.push_front(lease);
+        }
+        self.of(lease)
+    }
 }
 
 /// Renewals that fail, told once when the first does and once when none does any more: whoever holds many leases, or
@@ -304,21 +332,22 @@ impl Keeper {
         self.shared.tells_who_wants
     }
 
-    /// Tells `kept` from now on what becomes of its lease.
-    pub(crate) fn keeps(&self, lease: LeaseId, kept: Weak<Kept>) {
-        lock(&self.shared.kept).insert(lease, kept);
+    /// Tells `kept` from now on what becomes of its lease. Whether somebody has asked for it already.
+    pub(crate) fn keeps(&self, lease: LeaseId, kept: Weak<Kept>) -> bool {
+        let mut leases = lock(&self.shared.kept);
+        leases.known.insert(lease, kept);
+        leases.unknown.contains(&lease)
     }
 
     /// What was kept is given back, or lost.
     pub(crate) fn keeps_no_more(&self, lease: LeaseId) {
-        lock(&self.shared.kept).remove(&lease);
+        lock(&self.shared.kept).known.remove(&lease);
     }
 
     /// Ready once everything given back so far, or kept without a use, is given back.
     pub(crate) async fn finish(&self) {
-        for kept in self.shared.kept(None) {
-            kept.is_wanted();
-        }
+        let kept = lock(&self.shared.kept).of(None);
+        kept.iter().for_each(|kept| kept.is_wanted());
         let (done, finished) = oneshot::channel();
         if self.errands.send(Errand::Finish(done)).is_ok() {
             let _ = finished.await;
@@ -375,9 +404,13 @@ async fn keep(
             () = shared.sooner.notified() => {}
             news = next_of(&mut losses) => {
                 shared.ask_about(news);
-                shared.kept(news).iter().for_each(|kept| kept.is_lost(news.is_some()));
+                let kept = lock(&shared.kept).of(news);
+                kept.iter().for_each(|kept| kept.is_lost(news.is_some()));
             }
-            lease = next_of(&mut wanted) => shared.kept(lease).iter().for_each(|kept| kept.is_wanted()),
+            lease = next_of(&mut wanted) => {
+                let kept = lock(&shared.kept).wanted(lease);
+                kept.iter().for_each(|kept| kept.is_wanted());
+            }
             Some(_) = running.join_next() => {}
         }
     }
@@ -417,15 +450,6 @@ impl Shared {
         // not have to wake it for each.
         ward.armed = next.or(ward.armed.filter(|at| *at > Instant::now()));
         ward.armed
-    }
-
-    /// The one of this name, or all where none is given.
-    fn kept(&self, lease: Option<LeaseId>) -> Vec<Arc<Kept>> {
-        let kept = lock(&self.kept);
-        match lease {
-            Some(lease) => kept.get(&lease).and_then(Weak::upgrade).into_iter().collect(),
-            None => kept.values().filter_map(Weak::upgrade).collect(),
-        }
     }
 
     fn ask_about(&self, lease: Option<LeaseId>) {

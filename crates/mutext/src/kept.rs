@@ -165,7 +165,9 @@ impl Kept {
         let state = State { lease, place: Place::InHand, wanted: false, used: now, watched: false };
         let last = first + u64::from(spare);
         let kept = Arc::new(Self { keeper, id, first, last, since: now, state: Mutex::new(state) });
-        kept.keeper.keeps(id, Arc::downgrade(&kept));
+        if kept.keeper.keeps(id, Arc::downgrade(&kept)) {
+            lock(&kept.state).wanted = true;
+        }
         kept
     }
 

@@ -43,6 +43,11 @@ impl Place {
         Self { store: Store::new(), locks }
     }
 
+    /// Documents in a directory, and locks at this address.
+    pub(crate) fn locked_by(address: &str) -> Self {
+        Self { store: Store::new(), locks: Some(address.parse().unwrap()) }
+    }
+
     /// An opening of its own, as good as another process.
     pub(crate) async fn open(&self) -> Mutext {
         Mutext::open(&self.store.address(), self.locks.as_ref()).await.unwrap()

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use mutext::{
     Commit, Context, Error, Fence, FencingToken, LeaseId, LockGuard, Loss, Mutext, Precondition, Release, Ttl,
 };
-use mutext_testbed::RedisServer;
+use mutext_testbed::{PostgresServer, RedisNodes, RedisServer};
 
 use crate::common::{Store, assert_free, eventually, settings, wait};
 use crate::{Place, on_each_engine};
@@ -216,6 +216,36 @@ async fn what_is_released_is_free_at_once(place: &Place) {
         assert_eq!(guard.release().await.unwrap(), Release::Released);
         assert!(bert.locks().await.unwrap().holdings.is_empty(), "whoever waits for the answer has given it back");
     }
+}
+
+/// All of the above, each in a place of its own.
+async fn as_on_each_engine(new: impl Fn() -> Place) {
+    each_time_has_a_token_of_its_own_and_keeps_older_ones_out(&new()).await;
+    whoever_waits_or_tries_has_its_turn_and_nobody_overlaps(&new()).await;
+    those_who_come_and_go_never_overlap_and_their_tokens_rise(&new()).await;
+    nothing_stays_for_long(&new()).await;
+    what_is_finished_or_dropped_keeps_nothing(&new()).await;
+    what_was_revoked_is_not_taken_again(&new()).await;
+    an_agent_that_wants_more_than_it_kept_is_not_in_its_own_way(&new()).await;
+    a_request_with_a_name_has_a_lease_of_that_name(&new()).await;
+    what_is_released_is_free_at_once(&new()).await;
+}
+
+fn of_its_own() -> String {
+    format!("m{:031x}", rand::random::<u128>() >> 4)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn on_postgresql() {
+    let server = PostgresServer::start().unwrap();
+    as_on_each_engine(|| Place::locked_by(&format!("{}?schema={}", server.url(), of_its_own()))).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn on_independent_nodes() {
+    let nodes = RedisNodes::start(3).unwrap();
+    let url = nodes.url();
+    as_on_each_engine(|| Place::locked_by(&format!("{url}?prefix={}", of_its_own()))).await;
 }
 
 #[tokio::test]
