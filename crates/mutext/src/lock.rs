@@ -4,8 +4,8 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use mutext_contract::{
-    Acquisition, Claim, Deadline, Effect, GIVEN_BACK, Grant, InvalidName, Lease, LeaseId, LockRequest, Mode, Resource,
-    Ttl, Wait,
+    Acquisition, Claim, Deadline, Effect, GIVEN_BACK, Grant, InvalidName, LeaseId, LockRequest, Mode, Resource, Ttl,
+    Wait,
 };
 use tokio::time::Instant;
 
@@ -130,8 +130,8 @@ impl<'a> Lock<'a> {
         }
         match line.habit().next(&request, self.id.get().is_some(), context.keeper()) {
             Next::Here(lease, kept) => {
-                let waited = take(context, lease.clone(), self.wait);
-                return Ok((LockGuard::new(context.same(), lease, Some(kept), self.on_lapse, waited), false));
+                context.keeper().meter().kept();
+                return Ok((LockGuard::new(context.same(), lease, Some(kept), self.on_lapse, Duration::ZERO), false));
             }
             Next::Ask { spare, after } => {
                 request.spare = spare;
@@ -146,14 +146,6 @@ impl<'a> Lock<'a> {
         let kept = line.habit().granted(&grant.lease, grant.spare, queued, context.keeper());
         Ok((LockGuard::new(context.same(), grant.lease, kept, self.on_lapse, waited), queued))
     }
-}
-
-/// Takes a lease that was kept here, and measures that as any other.
-fn take(context: &Context, lease: Lease, wait: Option<Wait>) -> Duration {
-    let asked = Instant::now();
-    let grant = Grant { lease, queued: false, handed_over_after: None, spare: 0 };
-    Acquiring::start(context.keeper().meter(), wait, asked).answered(&Ok(Acquisition::Granted(grant)));
-    asked.elapsed()
 }
 
 /// Asks the lock service, and gives back whatever may have been granted without the caller's knowing.

@@ -24,6 +24,7 @@ use crate::adaptive::Switch;
 
 const ACQUIRE: &str = "mutext_lock_acquire_seconds";
 const ACQUIRED: &str = "mutext_locks_acquired_total";
+const KEPT: &str = "mutext_locks_kept_total";
 const QUEUED: &str = "mutext_locks_queued_total";
 const TIMED_OUT: &str = "mutext_locks_timed_out_total";
 const LOST: &str = "mutext_locks_lost_total";
@@ -46,6 +47,7 @@ pub(crate) struct Meter {
     times: Mutex<Times>,
     acquire: Acquire,
     acquired: Counter,
+    kept: Counter,
     queued: Counter,
     timed_out: Counter,
     lost: Losses,
@@ -125,6 +127,7 @@ impl Meter {
                 cancelled: acquire("cancelled", "unknown"),
             },
             acquired: counter!(ACQUIRED, "engine" => locks),
+            kept: counter!(KEPT, "engine" => locks),
             queued: counter!(QUEUED, "engine" => locks),
             timed_out: counter!(TIMED_OUT, "engine" => locks),
             lost: Losses {
@@ -177,6 +180,11 @@ impl Meter {
     /// A revocation made through this process.
     pub(crate) fn revoked(&self) {
         self.revoked.increment(1);
+    }
+
+    /// A lock taken again by an agent that still had its lease: nobody was asked.
+    pub(crate) fn kept(&self) {
+        self.kept.increment(1);
     }
 
     pub(crate) fn renewed(&self, answer: &Result<Renewal, EngineError>) {
@@ -336,6 +344,7 @@ fn describe() {
     use Unit::{Count, Seconds};
     describe_histogram!(ACQUIRE, Seconds, "How long requests for locks took, from asking to the answer.");
     describe_counter!(ACQUIRED, Count, "Locks granted.");
+    describe_counter!(KEPT, Count, "Locks taken again by an agent that still had the lease, besides those granted.");
     describe_counter!(QUEUED, Count, "Requests for locks that had to queue, whatever came of them.");
     describe_counter!(TIMED_OUT, Count, "Requests for locks that were not granted in time.");
     describe_counter!(LOST, Count, "Leases that were lost before their holder in this process gave them back.");

@@ -101,6 +101,25 @@ async fn known_commits(one: &Context, other: &Context) {
 }
 
 #[tokio::test]
+async fn locks_that_were_granted_and_locks_that_were_kept_are_all_there_were() {
+    let store = Store::new();
+    let (prometheus, opened) = measured(&store).await;
+    let one = agent_of(&opened, AGENT);
+    let count = |name: &str| sum(&samples(&prometheus.text()), name, &["engine=\"embedded\""]) as u64;
+    let (granted, kept) = ("mutext_locks_acquired_total", "mutext_locks_kept_total");
+    let mut taken = 0;
+    // On a machine that is busy it may come back too late a few times.
+    while count(kept) < 10 {
+        drop(one.lock("board").await.unwrap());
+        taken += 1;
+        assert!(taken < 10_000, "no lease was ever kept");
+    }
+    assert_eq!(count(granted) + count(kept), taken);
+    assert_eq!(count("mutext_lock_acquire_seconds_count"), count(granted));
+    assert_eq!(count("mutext_lock_hold_seconds_count"), taken);
+}
+
+#[tokio::test]
 async fn the_numbers_are_those_of_what_happened() {
     let store = Store::new();
     let (prometheus, opened) = measured(&store).await;
