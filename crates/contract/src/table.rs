@@ -15,7 +15,7 @@ pub struct Holding {
     pub holder: Holder,
     /// What it covers.
     pub claims: Arc<[Claim]>,
-    /// Its token's epoch and counter.
+    /// Its token's epoch and counter, as it was granted. A lease that has tokens to spare may be in use under a later one.
     pub token: (u64, u64),
     /// How long it has been held.
     pub held_for: Duration,

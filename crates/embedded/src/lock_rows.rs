@@ -82,7 +82,6 @@ impl Desk {
                 desk.extend(own.id, until_ns)?;
                 // What this very look settled bears its own moment.
                 let handed_over_ns = (!first && own.since_ns < now_ns).then_some(own.since_ns);
-                // Who queued has none to spare: others wanted it.
                 let (queued, spare) = (!first, if first { own.spare } else { 0 });
                 return Ok((Look::Granted { epoch, counter, until_ns, queued, handed_over_ns, spare }, letters));
             }
@@ -100,6 +99,10 @@ impl Desk {
                 let may_be_kept = !before.holdings.is_empty() && before.ahead == 0 && before.holdings.len() == given_up;
                 let blocked = Look::Blocked { blocked: before, may_be_kept };
                 return Ok((closes.map_or(blocked, Look::Deadlock), letters));
+            }
+            if own.spare > 0 {
+                // Who queues has none to spare.
+                desk.execute("UPDATE entries SET spare = 0 WHERE id = ?1", params![own.id.as_bytes()])?;
             }
             let leases = || entries.iter().filter(|entry| entry.stands(now_ns) && entry.conflicts(own));
             // A dead process's request, too, is in the way of those behind it.

@@ -165,6 +165,7 @@ impl LockService for EmbeddedLocks {
     async fn acquire(&self, request: &LockRequest, deadline: Deadline) -> Result<Acquisition, EngineError> {
         let expected = self.wake.expect(request.lease);
         let mut first = true;
+        let is_one_try = deadline.has_passed();
         let (mut deadline, mut found) = (deadline, None);
         let mut last_knock = None;
         loop {
@@ -175,7 +176,7 @@ impl LockService for EmbeddedLocks {
                     let handed_over_after = handed_over_ns.map(clock::since);
                     return Ok(Acquisition::Granted(Grant { lease, queued, handed_over_after, spare }));
                 }
-                Look::Blocked { blocked, may_be_kept: true } if first && found.is_none() => {
+                Look::Blocked { blocked, may_be_kept: true } if is_one_try && found.is_none() => {
                     // Its holder was told, and gives it back unless it is at work.
                     (deadline, found) = (Deadline::after(GIVEN_BACK), Some(blocked));
                     continue;

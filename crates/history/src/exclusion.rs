@@ -37,7 +37,8 @@ impl Section {
 
     /// Whether the two should never have been inside at the same time.
     fn excludes(&self, other: &Self) -> bool {
-        let one_holder = self.process == other.process && self.lease == other.lease;
+        // A lease may be used several times, each under a token of its own.
+        let one_holder = self.process == other.process && self.lease == other.lease && self.token == other.token;
         (self.exclusive || other.exclusive) && !one_holder && covers_common(&self.resource, &other.resource)
     }
 

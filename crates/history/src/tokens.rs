@@ -44,6 +44,8 @@ impl fmt::Display for Token {
 pub struct Grant {
     /// The token granted.
     pub token: Token,
+    /// What was locked.
+    pub resource: String,
     /// When the lock was asked for.
     pub asked: u64,
     /// When the grant was in the hands of the process that asked.
@@ -79,19 +81,25 @@ pub enum GrantViolation {
 
 /// What is wrong with the tokens of these grants, all of one context.
 ///
-/// Of grants that were under way at the same time nothing is demanded but that their numbers
+/// Numbers grow from one grant of a resource to the next. Of different resources nothing is demanded but that their
+/// numbers differ: a lease that stays with its holder has numbers that were set aside when it was granted first. Of grants that were under way at the same time nothing is demanded but that their numbers
 /// differ. Each grant is reported at most once as not growing, against the highest before it, and
 /// at most once as sharing its number, against the first that had it.
 pub fn check_grants(grants: &[Grant]) -> Vec<GrantViolation> {
-    let mut found = not_growing(grants);
+    let mut resources = BTreeMap::<&str, Vec<&Grant>>::new();
+    for grant in grants {
+        resources.entry(&grant.resource).or_default().push(grant);
+    }
+    let mut found: Vec<_> = resources.into_values().flat_map(not_growing).collect();
     found.extend(shared(grants));
     found
 }
 
-fn not_growing(grants: &[Grant]) -> Vec<GrantViolation> {
-    let mut by_asked: Vec<_> = grants.iter().collect();
+/// Of one resource.
+fn not_growing(grants: Vec<&Grant>) -> Vec<GrantViolation> {
+    let mut by_asked = grants.clone();
     by_asked.sort_by_key(|grant| grant.asked);
-    let mut by_answered: Vec<_> = grants.iter().collect();
+    let mut by_answered = grants;
     by_answered.sort_by_key(|grant| grant.answered);
     let mut answered = by_answered.into_iter().peekable();
     let mut highest: Option<&Grant> = None;
@@ -208,7 +216,7 @@ mod tests {
     }
 
     fn grant(counter: u64, owner: &str, asked: u64, answered: u64) -> Grant {
-        Grant { token: token(1, counter, owner), asked, answered }
+        Grant { token: token(1, counter, owner), resource: "plan".to_owned(), asked, answered }
     }
 
     fn written(revision: u64, counter: u64, owner: &str) -> Written {
@@ -246,9 +254,16 @@ mod tests {
     }
 
     #[test]
+    fn another_resource_may_have_a_lower_number_but_not_the_same() {
+        let other = |counter, owner| Grant { resource: "board".to_owned(), ..grant(counter, owner, 5, 6) };
+        assert_eq!(check_grants(&[grant(9, "a", 0, 1), other(2, "b")]), []);
+        assert_eq!(check_grants(&[grant(9, "a", 0, 1), other(9, "b")]).len(), 1);
+    }
+
+    #[test]
     fn a_later_epoch_outranks_any_counter_and_an_earlier_one_none() {
-        let old = Grant { token: token(1, 900, "a"), asked: 0, answered: 1 };
-        let new = Grant { token: token(2, 1, "b"), asked: 2, answered: 3 };
+        let old = grant(900, "a", 0, 1);
+        let new = Grant { token: token(2, 1, "b"), ..grant(1, "b", 2, 3) };
         assert_eq!(check_grants(&[old.clone(), new.clone()]), []);
         let relapse = Grant { asked: 4, answered: 5, ..old };
         assert_eq!(check_grants(&[new, relapse]).len(), 1);

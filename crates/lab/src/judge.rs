@@ -138,7 +138,8 @@ fn judge_tokens(updates: &[(u64, &UpdateRecord)], fenced: bool, findings: &mut F
     let grants: Vec<Grant> = updates
         .iter()
         .filter_map(|(_, update)| {
-            Some(Grant { token: token(update)?, asked: update.asked?, answered: update.granted? })
+            let (token, resource) = (token(update)?, update.path.clone());
+            Some(Grant { token, resource, asked: update.asked?, answered: update.granted? })
         })
         .collect();
     findings.token_violations = note(&mut findings.evidence, &check_grants(&grants));

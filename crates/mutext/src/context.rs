@@ -412,6 +412,10 @@ impl Context {
     /// another one. It is told, so that whoever takes the lock next, as an update does by itself, has a token that is good,
     /// where it finds that it may be behind.
     pub(crate) async fn outranked(&self, fenced: &Fenced) {
+        if fenced.presented.owner == fenced.highest.owner && fenced.presented.epoch == fenced.highest.epoch {
+            // A later use of the very lease: it stays with its agent, and what an earlier use left under way comes late.
+            return;
+        }
         let (context, path, presented, highest) = (self.same(), fenced.path.clone(), fenced.presented, fenced.highest);
         // A task of its own: it is told though nobody waits for that any more.
         let telling = tokio::spawn(async move { context.tell_outranked(&path, presented, highest).await });

@@ -95,6 +95,10 @@ impl LockGuard {
     ) -> Self {
         context.line().takes(lease.id());
         let held = context.keeper().hold(lease, on_lapse);
+        if kept.as_ref().is_some_and(|kept| kept.may_be_lost()) {
+            // Word of that came before there was anybody to ask about.
+            context.keeper().ask_about(held.lease().id());
+        }
         Self { grip: Arc::new(Grip { context, held, seen: Mutex::default(), waited, kept, over: false }) }
     }
 
@@ -297,10 +301,12 @@ impl LockGuard {
                 return Err(NotConverted { guard: Self { grip }, error: Error::GuardShared { resources } });
             }
         };
+        // What it becomes, or may have become when this is given up, does not stay with its agent.
+        grip.stays_no_more();
         let wait = grip.context.settings().wait;
         let mut request = LockRequest::converting(grip.held.lease(), mode);
         request.keeps = grip.context.line().keeps();
-        match lock::ask(&grip.context, &request, Some(wait), Deadline::after(wait.get())).await {
+        match lock::ask(&grip.context, &request, Some(wait), Instant::now(), Deadline::after(wait.get())).await {
             Ok((grant, waited)) => {
                 grip.held.measured().given_back();
                 grip.gone();
@@ -323,6 +329,7 @@ impl LockGuard {
     /// of this guard live, the lease stays theirs ([`Release::Kept`]).
     pub async fn release(self) -> Result<Release, Error> {
         let Some(mut grip) = Arc::into_inner(self.grip) else { return Ok(Release::Kept) };
+        grip.stays_no_more();
         let lease = grip.held.lease();
         let deadline = grip.context.deadline();
         let held_until_now = grip.held.measured().given_back();
@@ -437,14 +444,24 @@ impl LockGuard {
 impl Grip {
     /// Whether the lease stays with its agent, for the next time that it takes the same lock.
     fn stays(&mut self) -> bool {
-        let is_held = self.held.status() == Status::Held;
+        let (is_held, lease) = (self.held.status() == Status::Held, self.held.lease());
         let kept = self.kept.as_ref().filter(|_| is_held).map(|kept| (kept, self.held.valid_until()));
-        let stays = self.context.line().habit().leaves(&self.held.lease().claims, kept);
-        if stays {
+        if kept.is_some() {
+            // Before it is laid down: the next may have it at once, and what is of the next must not be forgotten.
             self.held.measured().given_back();
-            self.gone();
+            self.context.keeper().forget(lease.id());
+            self.context.line().gives_back(lease.id());
         }
+        let stays = self.context.line().habit().leaves(&lease.claims, kept);
+        self.over = stays;
         stays
+    }
+
+    /// Whatever comes, the lease is given back for good.
+    fn stays_no_more(&mut self) {
+        if let Some(kept) = self.kept.take() {
+            kept.is_given_back();
+        }
     }
 
     /// There is nothing to give back any more.

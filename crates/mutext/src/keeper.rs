@@ -327,6 +327,12 @@ impl Keeper {
         let _ = self.errands.send(Errand::Soon(when, Box::new(work)));
     }
 
+    /// Asks the service soon whether the lease still stands.
+    pub(crate) fn ask_about(&self, lease: LeaseId) {
+        self.shared.ask_about(Some(lease));
+        self.shared.sooner.notify_one();
+    }
+
     /// Whether whoever keeps a lease without using it is told when somebody else wants it.
     pub(crate) fn tells_who_wants(&self) -> bool {
         self.shared.tells_who_wants

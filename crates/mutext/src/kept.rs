@@ -11,7 +11,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use mutext_contract::{Claim, FencingToken, Lease, LeaseId, LockRequest, Ttl};
+use mutext_contract::{Claim, FencingToken, Grant, Lease, LeaseId, LockRequest, Ttl};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
@@ -46,6 +46,12 @@ struct Last {
     giving_back: Option<oneshot::Receiver<()>>,
 }
 
+impl Last {
+    fn is_for(&self, request: &LockRequest) -> bool {
+        self.claims == *request.claims() && self.ttl == request.ttl && self.reason == request.reason
+    }
+}
+
 /// What is to be done for a request.
 pub(crate) enum Next {
     /// The lease is here already.
@@ -59,10 +65,7 @@ impl Habit {
     pub(crate) fn next(&self, request: &LockRequest, is_named: bool, keeper: &Keeper) -> Next {
         let now = Instant::now();
         let mut last = lock(&self.last);
-        let same = last.as_mut().filter(|last| {
-            last.claims == *request.claims() && last.ttl == request.ttl && last.reason == request.reason
-        });
-        let Some(same) = same else {
+        let Some(same) = last.as_mut().filter(|last| last.is_for(request)) else {
             let (claims, ttl, reason) = (Arc::clone(request.claims()), request.ttl, request.reason.clone());
             let new = Last { claims, ttl, reason, left: None, times: 0, kept: None, giving_back: None };
             let old = last.replace(new).and_then(|last| last.kept);
@@ -83,18 +86,23 @@ impl Habit {
         Next::Ask { spare: if is_habit { SPARE } else { 0 }, after }
     }
 
-    /// The engine has granted `lease`, at once or after queueing, with `spare` tokens.
-    pub(crate) fn granted(&self, lease: &Lease, spare: u32, queued: bool, keeper: &Keeper) -> Option<Arc<Kept>> {
+    /// The engine has granted `request`. Where it spares tokens, the lease may stay here from now on.
+    pub(crate) fn granted(
+        &self,
+        request: &LockRequest,
+        Grant { lease, spare, queued, .. }: &Grant,
+        keeper: &Keeper,
+    ) -> Option<Arc<Kept>> {
         let mut last = lock(&self.last);
-        let last = last.as_mut().filter(|last| last.claims == lease.claims)?;
-        if queued {
+        let last = last.as_mut().filter(|last| last.is_for(request))?;
+        if *queued {
             // Others want it.
             last.times = 0;
         }
-        if spare == 0 {
+        if *spare == 0 {
             return None;
         }
-        let kept = Kept::new(lease.clone(), spare, keeper.clone());
+        let kept = Kept::new(lease.clone(), *spare, keeper.clone());
         last.kept = Some(Arc::clone(&kept));
         Some(kept)
     }
@@ -136,6 +144,8 @@ struct State {
     place: Place,
     /// Whether somebody else has asked for it.
     wanted: bool,
+    /// Whether it was taken away, or may have been, while a guard had it.
+    may_be_lost: bool,
     /// When it was used last.
     used: Instant,
     /// Whether a look at it is due anyway.
@@ -162,7 +172,7 @@ impl Kept {
     /// One that is in its agent's hand.
     fn new(lease: Lease, spare: u32, keeper: Keeper) -> Arc<Self> {
         let (now, id, first) = (Instant::now(), lease.id(), lease.token.counter);
-        let state = State { lease, place: Place::InHand, wanted: false, used: now, watched: false };
+        let state = State { lease, place: Place::InHand, wanted: false, may_be_lost: false, used: now, watched: false };
         let last = first + u64::from(spare);
         let kept = Arc::new(Self { keeper, id, first, last, since: now, state: Mutex::new(state) });
         if kept.keeper.keeps(id, Arc::downgrade(&kept)) {
@@ -240,8 +250,19 @@ impl Kept {
         match state.place {
             Place::Idle if certainly => self.ends(&mut state),
             Place::Idle => drop(self.hand_in(&mut state)),
-            Place::InHand | Place::Gone => {}
+            Place::InHand => state.may_be_lost = true,
+            Place::Gone => {}
         }
+    }
+
+    /// Whether there has been word that it was taken away, or may have been.
+    pub(crate) fn may_be_lost(&self) -> bool {
+        lock(&self.state).may_be_lost
+    }
+
+    /// Whoever has it in hand gives it back, or puts another in its place.
+    pub(crate) fn is_given_back(&self) {
+        self.ends(&mut lock(&self.state));
     }
 
     /// Gives it back, unless it is in hand: then whoever has it does.

@@ -128,6 +128,7 @@ impl<'a> Lock<'a> {
         if let Some(id) = self.id.get() {
             request.lease = *id;
         }
+        let asked = Instant::now();
         match line.habit().next(&request, self.id.get().is_some(), context.keeper()) {
             Next::Here(lease, kept) => {
                 context.keeper().meter().kept();
@@ -141,21 +142,21 @@ impl<'a> Lock<'a> {
                 }
             }
         }
-        let (grant, waited) = ask(context, &request, self.wait, deadline).await?;
+        let (grant, waited) = ask(context, &request, self.wait, asked, deadline).await?;
         let queued = grant.queued;
-        let kept = line.habit().granted(&grant.lease, grant.spare, queued, context.keeper());
+        let kept = line.habit().granted(&request, &grant, context.keeper());
         Ok((LockGuard::new(context.same(), grant.lease, kept, self.on_lapse, waited), queued))
     }
 }
 
-/// Asks the lock service, and gives back whatever may have been granted without the caller's knowing.
+/// Asks the lock service, for a caller who waits since `asked`, and gives back whatever may have been granted without the caller's knowing.
 pub(crate) async fn ask(
     context: &Context,
     request: &LockRequest,
     wait: Option<Wait>,
+    asked: Instant,
     deadline: Deadline,
 ) -> Result<(Grant, Duration), Error> {
-    let asked = Instant::now();
     let mut attempt = Attempt { keeper: context.keeper(), request, settled: false, left: Left::Perhaps };
     let measured = Acquiring::start(context.keeper().meter(), wait, asked);
     let answer = context.lock_service().acquire(request, deadline).await;

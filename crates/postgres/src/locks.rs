@@ -7,8 +7,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use mutext_contract::{
     Acquisition, AgentName, Begun, Blocked, ContextName, DeadHolder, Deadline, Effect, EngineError, EpochSource,
-    ExpiryClock, Fairness, FencingToken, Finding, Grant, Lease, LeaseId, LockCapabilities, LockRequest, LockService,
-    LockTable, Minting, Release, Renewal, Waiting, begin_above, may_be_behind,
+    ExpiryClock, Fairness, FencingToken, Finding, GIVEN_BACK, Grant, Lease, LeaseId, LockCapabilities, LockRequest,
+    LockService, LockTable, Minting, Release, Renewal, Waiting, begin_above, may_be_behind,
 };
 use tokio::sync::broadcast;
 use tokio::time::Instant;
@@ -29,8 +29,6 @@ const PATIENCE: Duration = Duration::from_secs(1);
 const CONFIRM: Duration = Duration::from_secs(2);
 /// A waiter leaves the queue by itself at its deadline; others remove it so much later, in case it died.
 const OVERDUE: Duration = Duration::from_millis(100);
-/// Whoever does not want to wait gives others so long to give back what they keep without using it.
-const GIVEN_BACK: Duration = Duration::from_millis(10);
 
 /// Locks in PostgreSQL.
 pub struct PostgresLocks {
@@ -275,6 +273,7 @@ impl LockService for PostgresLocks {
         let expected = self.shared.board.expect(request.lease);
         let mut turn = None;
         let (mut first, mut queued) = (true, false);
+        let is_one_try = deadline.has_passed();
         let (mut deadline, mut found) = (deadline, None);
         let spare = self.spare(request, &expected).await;
         loop {
@@ -294,7 +293,7 @@ impl LockService for PostgresLocks {
                     }
                     continue;
                 }
-                Answer::Blocked { blocked, may_be_kept: true } if found.is_none() => {
+                Answer::Blocked { blocked, may_be_kept: true } if is_one_try && found.is_none() => {
                     // Its holder was told, and gives it back unless it is at work.
                     (deadline, found) = (Deadline::after(GIVEN_BACK), Some(blocked));
                     continue;

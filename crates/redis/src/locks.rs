@@ -401,6 +401,7 @@ impl LockService for RedisLocks {
         let mut turn = None;
         let mut first = true;
         let mut queued = false;
+        let is_one_try = deadline.has_passed();
         let (mut deadline, mut found) = (deadline, None);
         loop {
             let asked = Instant::now();
@@ -425,7 +426,7 @@ impl LockService for RedisLocks {
                     }
                     continue;
                 }
-                Answer::Blocked { blocked, may_be_kept: true } if found.is_none() => {
+                Answer::Blocked { blocked, may_be_kept: true } if is_one_try && found.is_none() => {
                     // Its holder was told, and gives it back unless it is at work.
                     (deadline, found) = (Deadline::after(GIVEN_BACK), Some(blocked));
                     continue;

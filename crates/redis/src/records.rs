@@ -25,7 +25,7 @@ struct Info {
     keeps: Vec<LeaseId>,
     #[serde(skip_serializing_if = "Option::is_none", default)]
     replaces: Option<LeaseId>,
-    /// How many tokens it would like to spare.
+    /// How many tokens it would like to spare; the scripts know that this comes last.
     #[serde(skip_serializing_if = "is_zero", default)]
     spare: u32,
 }

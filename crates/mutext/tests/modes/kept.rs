@@ -9,7 +9,7 @@ use mutext::{
 };
 use mutext_testbed::{PostgresServer, RedisNodes, RedisServer};
 
-use crate::common::{Store, assert_free, eventually, settings, wait};
+use crate::common::{Store, assert_free, eventually, poll_then_drop, settings, wait};
 use crate::{Place, on_each_engine};
 
 on_each_engine! {
@@ -19,6 +19,8 @@ on_each_engine! {
     nothing_stays_for_long
     what_is_finished_or_dropped_keeps_nothing
     what_was_revoked_is_not_taken_again
+    what_is_given_up_half_way_is_given_back
+    other_terms_are_another_lease
     an_agent_that_wants_more_than_it_kept_is_not_in_its_own_way
     a_request_with_a_name_has_a_lease_of_that_name
     what_is_released_is_free_at_once
@@ -65,6 +67,7 @@ async fn each_time_has_a_token_of_its_own_and_keeps_older_ones_out(place: &Place
     }
     let next = bert.lock("plan").await.unwrap().token();
     assert!(tokens.iter().all(|own| own.number() < next.number()), "{next} after {tokens:?}");
+    assert_eq!(next.epoch, tokens[0].epoch, "what comes late is no sign of a lock service that went back");
 }
 
 /// Takes the lock again and again until it is told to stop; how often.
@@ -190,6 +193,42 @@ async fn what_was_revoked_is_not_taken_again(place: &Place) {
     guard.put("plan", "mine").await.unwrap();
 }
 
+async fn what_is_given_up_half_way_is_given_back(place: &Place) {
+    let anna = place.agent("anna").await;
+    for round in 0..40 {
+        let guard = until_kept(&anna, "plan").await;
+        let released = guard.lease().id();
+        poll_then_drop(guard.release(), 1, Duration::from_micros(20 * round)).await;
+        assert_ne!(anna.lock("plan").ttl(Ttl::new(TTL).unwrap()).await.unwrap().lease().id(), released);
+
+        let guard = until_kept(&anna, "plan").await.downgrade().await.unwrap();
+        drop(guard);
+        let guard = until_kept(&anna, "plan").await;
+        let replaced = guard.lease().id();
+        poll_then_drop(guard.downgrade(), 1, Duration::from_micros(20 * round)).await;
+        assert_ne!(anna.lock("plan").ttl(Ttl::new(TTL).unwrap()).await.unwrap().lease().id(), replaced);
+    }
+}
+
+async fn other_terms_are_another_lease(place: &Place) {
+    let anna = place.agent("anna").await;
+    let (short, long) = (Ttl::new(Duration::from_secs(5)).unwrap(), Ttl::new(TTL).unwrap());
+    let lock = async |ttl| anna.lock("plan").shared().ttl(ttl).await.unwrap();
+    for _ in 0..50 {
+        // The two are of one line, side by side.
+        let (one, other) = tokio::join!(lock(short), lock(long));
+        drop((one, other));
+        for ttl in [long, short, short, short, short, short, long] {
+            let guard = lock(ttl).await;
+            assert_eq!(guard.lease().ttl, ttl);
+        }
+        let guard = anna.lock("plan").shared().ttl(long).reason("reading").await.unwrap();
+        let table = anna.locks().await.unwrap();
+        let own = table.holdings.iter().find(|holding| holding.lease == guard.lease().id());
+        assert_eq!(own.unwrap().reason.as_deref(), Some("reading"));
+    }
+}
+
 async fn an_agent_that_wants_more_than_it_kept_is_not_in_its_own_way(place: &Place) {
     let anna = place.agent("anna").await;
     for _ in 0..5 {
@@ -226,6 +265,8 @@ async fn as_on_each_engine(new: impl Fn() -> Place) {
     nothing_stays_for_long(&new()).await;
     what_is_finished_or_dropped_keeps_nothing(&new()).await;
     what_was_revoked_is_not_taken_again(&new()).await;
+    what_is_given_up_half_way_is_given_back(&new()).await;
+    other_terms_are_another_lease(&new()).await;
     an_agent_that_wants_more_than_it_kept_is_not_in_its_own_way(&new()).await;
     a_request_with_a_name_has_a_lease_of_that_name(&new()).await;
     what_is_released_is_free_at_once(&new()).await;

@@ -208,6 +208,7 @@ impl LockService for RedlockLocks {
         let expected = self.board.expect(request.lease);
         let (ttl, short) = (request.ttl.get(), request.ttl.get().min(CONFIRM));
         let mut queued = false;
+        let is_one_try = deadline.has_passed();
         let (mut deadline, mut found) = (deadline, None);
         loop {
             let asked = Instant::now();
@@ -224,7 +225,7 @@ impl LockService for RedlockLocks {
                     let granted = Granted { number: (epoch, count), since, lasts, queued, spare };
                     return self.granted(request, granted, expected).await;
                 }
-                Answer::Blocked { blocked, may_be_kept: true } if found.is_none() => {
+                Answer::Blocked { blocked, may_be_kept: true } if is_one_try && found.is_none() => {
                     // Its holder was told, and gives it back unless it is at work.
                     (deadline, found) = (Deadline::after(GIVEN_BACK), Some(blocked));
                     continue;

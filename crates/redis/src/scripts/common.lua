@@ -151,9 +151,15 @@ local function grant(attempt, asker, lasts, spare)
   end
   local epoch, count = call('HGET', T, 'epoch'), call('HINCRBY', T, 'count', 1)
   if count > COUNT_MAX then spare = 0 end
-  if spare > 0 then call('HINCRBY', T, 'count', spare) end
+  local info = asker.info
+  if spare > 0 then
+    call('HINCRBY', T, 'count', spare)
+  elseif about.spare then
+    -- It has none to spare: nobody needs to ask it for its lease. What says so comes last.
+    info = string.gsub(info, ',"spare":%d+}$', '}')
+  end
   local when = time[1] .. ' ' .. time[2] .. ' ' .. lasts
-  call('HSET', T, attempt, epoch .. ' ' .. count .. ' ' .. when .. ' ' .. asker.home .. ' ' .. asker.info)
+  call('HSET', T, attempt, epoch .. ' ' .. count .. ' ' .. when .. ' ' .. asker.home .. ' ' .. info)
   for _, claim in ipairs(about.claims) do
     local field = 'h/' .. claim[2]
     local holders = claim[1] == 'X' and attempt or (call('HGET', T, field) or 'S') .. attempt
