@@ -44,6 +44,13 @@ async fn until_kept(agent: &Context, resource: &str) -> LockGuard {
     panic!("it never kept a lease");
 }
 
+/// What is written under this token comes too late.
+async fn is_refused(agent: &Context, old: FencingToken) {
+    let late = Commit::new(agent.agent().clone()).put("plan".parse().unwrap(), "late".into(), Precondition::Any);
+    let outcome = agent.commit(late.fenced_by(Fence::new(old, "plan").unwrap())).await;
+    assert!(matches!(outcome, Err(Error::LeaseLost { loss: Loss::Superseded, .. })), "{old}: {outcome:?}");
+}
+
 async fn each_time_has_a_token_of_its_own_and_keeps_older_ones_out(place: &Place) {
     let (anna, bert) = (place.agent("anna").await, place.agent("bert").await);
     let guard = until_kept(&anna, "plan").await;
@@ -55,15 +62,16 @@ async fn each_time_has_a_token_of_its_own_and_keeps_older_ones_out(place: &Place
         tokens.push(guard.token());
         assert_eq!(guard.get("plan").await.unwrap().unwrap().content.as_str(), (round - 1).to_string());
         guard.put("plan", round.to_string()).await.unwrap();
+        if round % 20 == 0 {
+            is_refused(&anna, tokens[round - 1]).await;
+        }
         drop(guard);
     }
     assert!(tokens.windows(2).all(|pair| pair[0].number() < pair[1].number()), "{tokens:?}");
 
     // A write that was under way when its guard was dropped comes too late, also where the lease is the same.
     for old in &tokens[..199] {
-        let late = Commit::new(anna.agent().clone()).put("plan".parse().unwrap(), "late".into(), Precondition::Any);
-        let outcome = anna.commit(late.fenced_by(Fence::new(*old, "plan").unwrap())).await;
-        assert!(matches!(outcome, Err(Error::LeaseLost { loss: Loss::Superseded, .. })), "{old}: {outcome:?}");
+        is_refused(&anna, *old).await;
     }
     let next = bert.lock("plan").await.unwrap().token();
     assert!(tokens.iter().all(|own| own.number() < next.number()), "{next} after {tokens:?}");
