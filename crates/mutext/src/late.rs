@@ -21,7 +21,7 @@ use crate::address::{self, Address};
 
 /// How long it is waited between two tries.
 const PAUSE: Duration = Duration::from_millis(50);
-/// News of losses that are kept for a listener who is behind.
+/// News of leases that are kept for a listener who is behind.
 const NEWS: usize = 256;
 
 /// A lock service that is opened when it is first asked something.
@@ -37,6 +37,7 @@ struct Inner {
     opened: OnceCell<Arc<dyn LockService>>,
     has_failed: AtomicBool,
     losses: broadcast::Sender<LeaseId>,
+    wanted: broadcast::Sender<LeaseId>,
 }
 
 impl fmt::Debug for LateLocks {
@@ -53,6 +54,9 @@ impl Inner {
             if let Some(news) = service.losses() {
                 tokio::spawn(pass_on(news, self.losses.clone()));
             }
+            if let Some(news) = service.wanted() {
+                tokio::spawn(pass_on(news, self.wanted.clone()));
+            }
             Ok(service)
         };
         let opened = self.opened.get_or_try_init(open).await.cloned();
@@ -66,7 +70,7 @@ async fn pass_on(mut news: broadcast::Receiver<LeaseId>, listeners: broadcast::S
         match news.recv().await {
             // Nobody listens before the first guard does.
             Ok(lease) => drop(listeners.send(lease)),
-            // Renewals find out what was missed.
+            // Renewals find out what was missed, and nothing is kept for long.
             Err(broadcast::error::RecvError::Lagged(_)) => {}
             Err(broadcast::error::RecvError::Closed) => return,
         }
@@ -76,8 +80,9 @@ async fn pass_on(mut news: broadcast::Receiver<LeaseId>, listeners: broadcast::S
 impl LateLocks {
     /// Must be called on the runtime that is to serve it.
     pub(crate) fn new(address: Address, epochs: Arc<dyn EpochSource>) -> Self {
-        let (opened, has_failed, (losses, _)) = (OnceCell::new(), AtomicBool::new(false), broadcast::channel(NEWS));
-        Self { inner: Arc::new(Inner { address, epochs, opened, has_failed, losses }), home: Handle::current() }
+        let (opened, has_failed) = (OnceCell::new(), AtomicBool::new(false));
+        let (losses, wanted) = (broadcast::Sender::new(NEWS), broadcast::Sender::new(NEWS));
+        Self { inner: Arc::new(Inner { address, epochs, opened, has_failed, losses, wanted }), home: Handle::current() }
     }
 
     /// The service, opened by now; by one try.
@@ -172,6 +177,11 @@ impl LockService for LateLocks {
 
     fn losses(&self) -> Option<broadcast::Receiver<LeaseId>> {
         Some(self.inner.losses.subscribe())
+    }
+
+    /// News of an engine that has none never come: it grants no tokens to spare.
+    fn wanted(&self) -> Option<broadcast::Receiver<LeaseId>> {
+        Some(self.inner.wanted.subscribe())
     }
 
     async fn examine(&self, deadline: Deadline) -> Result<Vec<Finding>, EngineError> {

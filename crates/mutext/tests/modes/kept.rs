@@ -280,6 +280,20 @@ async fn as_on_each_engine(new: impl Fn() -> Place) {
     what_is_released_is_free_at_once(&new()).await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn locks_that_are_opened_late_are_kept_as_well() {
+    let (server, store) = (RedisServer::start().unwrap(), Store::new());
+    let open = async || {
+        let mutext = Mutext::open_late(&store.address(), Some(&server.url().parse().unwrap())).await.unwrap();
+        mutext.context("shared", settings("late")).unwrap()
+    };
+    let (anna, bert) = (open().await, open().await);
+    for _ in 0..20 {
+        drop(until_kept(&anna, "plan").await);
+        drop(bert.lock("plan").without_waiting().await.unwrap());
+    }
+}
+
 fn of_its_own() -> String {
     format!("m{:031x}", rand::random::<u128>() >> 4)
 }
