@@ -4,12 +4,11 @@
 //! attempts that meet somebody, an update by compare-and-set makes `p / (1 - p)` attempts in vain on average, and a lease
 //! is worth its price where these cost more. All three are measured: the share by conflicts, and under leases by
 //! whether one had to queue; an attempt by how long it takes, from reading to the refusal; a lease by how long those
-//! take that nobody is in the way of.
+//! take that nobody is in the way of, and as much again for giving it back.
 //!
 //! Not all of an attempt in vain is lost. Where the engine makes one commit after the other, an attempt spends its time in
-//! the engine's queue, as it would under a lease; a refusal takes next to nothing of the engine. There a lease costs twice
-//! what is measured, as giving it back stands in that queue, too, and of an attempt the caller's own work counts alone,
-//! unless the process comes back for the document at once: then its lease can be left to its next
+//! the engine's queue, as it would under a lease; a refusal takes next to nothing of the engine. There the caller's own
+//! work counts alone, unless the process comes back for the document at once: then its lease can be left to its next
 //! update, which has the queue to itself.
 
 use std::collections::HashMap;
@@ -40,9 +39,9 @@ const QUIET: f64 = 0.02;
 const SHARE_MAX: f64 = 0.95;
 /// What a lease costs until one was measured, in seconds.
 const LEASE_COST: f64 = 0.0005;
-/// Where the engine makes one commit after the other, giving a lease back costs what asking for it does: whoever gave
-/// it back does not wait for that, but the next commit does.
-const SERIAL_LEASE: f64 = 2.0;
+/// A lease costs so many times what asking for it takes: giving it back is as much work, and though whoever gave it back
+/// does not wait for that, others do where they share a queue or a processor.
+const LEASE: f64 = 2.0;
 /// For how long a lock service that could not be asked is not asked again.
 const AWAY: Duration = Duration::from_secs(5);
 /// So many documents are remembered at most; those with the fewest conflicts are forgotten first.
@@ -102,7 +101,7 @@ impl Contention {
         self.cost.average(cost);
         let share = self.share.min(SHARE_MAX);
         let engine = if serial && self.comes_back < COMES_BACK { 0.0 } else { self.cost.engine };
-        let lease = if serial { SERIAL_LEASE * lease } else { lease };
+        let lease = LEASE * lease;
         let in_vain = share / (1.0 - share) * (self.cost.work + engine);
         if !self.leased && in_vain > TO_LEASE * lease {
             self.leased = true;
