@@ -61,7 +61,10 @@ fn it_leaves_the_files_that_it_names_and_the_report_is_rebuilt_from_them() {
             assert!(file.is_file(), "{}", file.display());
         }
     }
-    assert!(std::fs::read_dir(dir.path().join(".mutext")).unwrap().next().is_none(), "trial stores are left behind");
+    let left: Vec<_> =
+        std::fs::read_dir(dir.path().join(".mutext")).unwrap().map(|trial| trial.unwrap().path()).collect();
+    let inside = |trial: &std::path::PathBuf| std::fs::read_dir(trial).map(|files| files.flatten().collect::<Vec<_>>());
+    assert!(left.is_empty(), "trial stores are left behind: {:?}", left.iter().map(inside).collect::<Vec<_>>());
     let report = dir.path().join(DATA).join("report.html");
     let before = std::fs::read_to_string(&report).unwrap();
     std::fs::remove_file(&report).unwrap();

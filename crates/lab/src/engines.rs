@@ -21,7 +21,7 @@ use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
 use serde::{Deserialize, Serialize};
 
-use crate::experiment::{ExperimentError, Place, fresh_directory};
+use crate::experiment::{ExperimentError, Place, Scratch, fresh_directory};
 use crate::machine;
 use crate::results::{Sample, Treatment, Trial, Workload};
 use crate::trial::{self, TrialError, TrialPlan};
@@ -287,12 +287,12 @@ pub(crate) fn declared_by(capabilities: &LockCapabilities) -> Vec<(String, Strin
     capabilities.described().into_iter().map(|(property, has)| (property.to_owned(), has)).collect()
 }
 
-type Places = (mutext::Address, mutext::Address, Option<tempfile::TempDir>);
+type Places = (mutext::Address, mutext::Address, Option<Scratch>);
 
 fn places(plan: &Plan, entrant: &Entrant) -> Result<Places, EnginesError> {
     let needs_scratch = [&entrant.store, &entrant.locks].contains(&&Place::Fresh);
     let scratch = needs_scratch.then(|| fresh_directory(&plan.scratch)).transpose()?;
-    let fresh: &Path = scratch.as_ref().map_or(plan.scratch.as_path(), tempfile::TempDir::path);
+    let fresh: &Path = scratch.as_ref().map_or(plan.scratch.as_path(), Scratch::path);
     Ok((entrant.store.in_trial(fresh), entrant.locks.in_trial(fresh), scratch))
 }
 
@@ -307,7 +307,7 @@ async fn take(
     match step {
         Step::Trial { trial, entrant, treatment } => {
             let entrant = &plan.entrants[entrant];
-            let (store, locks, _scratch) = places(plan, entrant)?;
+            let (store, locks, scratch) = places(plan, entrant)?;
             let trial_plan = TrialPlan {
                 trial,
                 order,
@@ -327,6 +327,9 @@ async fn take(
             let shares = |other: &Entrant| {
                 if treatment.is_baseline() { other.store == entrant.store } else { other.name == entrant.name }
             };
+            if let Some(scratch) = scratch {
+                scratch.remove();
+            }
             for (_, engine) in plan.entrants.iter().zip(&mut results.engines).filter(|(other, _)| shares(other)) {
                 engine.trials.push(outcome.trial.clone());
                 engine.samples.extend(outcome.samples.iter().copied());
@@ -334,7 +337,7 @@ async fn take(
         }
         Step::Probe { entrant: place } => {
             let entrant = &plan.entrants[place];
-            let (store, locks, _scratch) = places(plan, entrant)?;
+            let (store, locks, scratch) = places(plan, entrant)?;
             let ground =
                 probe::Ground { store, locks, contender_command: &plan.contender_command, during: plan.contend };
             let found = probe::probe(&ground).await.map_err(|source| EnginesError::Engine {
@@ -342,6 +345,9 @@ async fn take(
                 what: "probing its lock".to_owned(),
                 source: Box::new(source),
             })?;
+            if let Some(scratch) = scratch {
+                scratch.remove();
+            }
             results.engines[place].probes.push(found);
         }
     }

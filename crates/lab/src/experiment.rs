@@ -3,7 +3,7 @@
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use mutext::{Address, LeaseId};
 use rand::SeedableRng;
@@ -113,7 +113,7 @@ pub async fn run(
     let mut stop = std::pin::pin!(stop);
     for (order, (trial, treatment)) in (1..).zip(schedule(plan)) {
         let fail = |source| ExperimentError::Trial { trial, treatment, source };
-        let (plan, _scratch) = trial_plan(plan, trial, order, treatment)?;
+        let (plan, scratch) = trial_plan(plan, trial, order, treatment)?;
         let outcome = tokio::select! {
             biased;
             () = &mut stop => {
@@ -126,7 +126,7 @@ pub async fn run(
             Ok(outcome) => outcome,
             // The key that stops this process stops its agents too, and their end may be seen first.
             Err(error) => {
-                let grace = std::time::Duration::from_millis(300);
+                let grace = Duration::from_millis(300);
                 if tokio::time::timeout(grace, &mut stop).await.is_ok() {
                     results.metadata.interrupted = true;
                     break;
@@ -134,6 +134,9 @@ pub async fn run(
                 return Err(fail(error));
             }
         };
+        if let Some(scratch) = scratch {
+            scratch.remove();
+        }
         watch(&outcome.trial);
         results.trials.push(outcome.trial);
         results.samples.extend(outcome.samples);
@@ -158,10 +161,10 @@ fn trial_plan(
     trial: usize,
     order: usize,
     treatment: Treatment,
-) -> Result<(TrialPlan, Option<tempfile::TempDir>), ExperimentError> {
+) -> Result<(TrialPlan, Option<Scratch>), ExperimentError> {
     let needs_scratch = !treatment.is_peer() && [&plan.store, &plan.locks].contains(&&Place::Fresh);
     let scratch = needs_scratch.then(|| fresh_directory(&plan.scratch)).transpose()?;
-    let fresh = scratch.as_ref().map_or(plan.scratch.as_path(), tempfile::TempDir::path);
+    let fresh = scratch.as_ref().map_or(plan.scratch.as_path(), Scratch::path);
     let (store, locks, agent_command) = if treatment.is_peer() {
         let peer = plan.peer.clone().ok_or(ExperimentError::NoPeer(treatment))?;
         (peer.store, peer.locks, peer.command)
@@ -183,9 +186,52 @@ fn trial_plan(
     Ok((plan, scratch))
 }
 
-pub(crate) fn fresh_directory(dir: &Path) -> Result<tempfile::TempDir, ExperimentError> {
+/// A trial's directory, removed with all that is in it.
+pub(crate) struct Scratch {
+    dir: tempfile::TempDir,
+    /// Whether the trial has come to its end: nobody is at work in it any more.
+    is_over: bool,
+}
+
+impl Scratch {
+    /// Of a trial that was given up, agents that were killed take a moment to die, and a store that was being opened is
+    /// opened to the end by a thread that nobody waits for: either may make the directory anew. It is gone once it has
+    /// been for so long, and looked after no longer than the other.
+    const QUIET: Duration = Duration::from_millis(200);
+    const PATIENCE: Duration = Duration::from_secs(3);
+
+    pub(crate) fn path(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// Of a trial that came to its end: gone at once.
+    pub(crate) fn remove(mut self) {
+        self.is_over = true;
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let (began, quiet) = (Instant::now(), if self.is_over { Duration::ZERO } else { Self::QUIET });
+        let mut gone = None;
+        while began.elapsed() < Self::PATIENCE {
+            match std::fs::remove_dir_all(self.path()).map_err(|error| error.kind()) {
+                Err(std::io::ErrorKind::NotFound) => {}
+                Ok(()) => gone = Some(Instant::now()),
+                Err(_) => gone = None,
+            }
+            if gone.get_or_insert_with(Instant::now).elapsed() >= quiet && !self.path().exists() {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+}
+
+pub(crate) fn fresh_directory(dir: &Path) -> Result<Scratch, ExperimentError> {
     let made = std::fs::create_dir_all(dir).and_then(|()| tempfile::Builder::new().prefix("trial-").tempdir_in(dir));
-    made.map_err(|source| ExperimentError::Scratch { dir: dir.to_owned(), source })
+    made.map(|dir| Scratch { dir, is_over: false })
+        .map_err(|source| ExperimentError::Scratch { dir: dir.to_owned(), source })
 }
 
 fn metadata(plan: &Plan, started_at: String) -> Metadata {
