@@ -30,6 +30,7 @@ mod finding;
 mod lease;
 mod lock;
 mod name;
+mod patience;
 pub mod queue;
 mod search;
 mod store;
@@ -46,11 +47,12 @@ pub use error::{Effect, EngineError, TroubleKind};
 pub use fence::{Fence, FencingToken, InvalidToken};
 pub use finding::{Finding, Severity};
 pub use lease::{Claim, Deadline, Holder, HolderId, InvalidDuration, Lease, LeaseId, Mode, Ttl, Wait};
-pub use lock::{Acquisition, GIVEN_BACK, Grant, LockRequest, LockService, Loss, Release, Renewal, may_be_behind};
+pub use lock::{Acquisition, Grant, LockRequest, LockService, Loss, Release, Renewal, may_be_behind};
 pub use name::{
     AgentName, ContextName, DocumentPath, IdempotencyKey, InvalidName, NAME_BYTES_MAX, NameRule, PATH_BYTES_MAX,
     PATH_SEGMENTS_MAX, PathPrefix, Resource,
 };
+pub use patience::{GIVEN_BACK, Patience};
 pub use search::{Hit, InvalidQuery, Query, Term};
 pub use store::{
     CommitRecord, Committed, Conflict, DocumentStore, EPOCH_BELIEVED, EPOCH_MAX, EpochSource, Erosion, Feed, Fenced,

@@ -167,9 +167,6 @@ pub enum Release {
     Kept,
 }
 
-/// A request that takes no waiting gives others so long to give back what they keep without using it.
-pub const GIVEN_BACK: Duration = Duration::from_millis(10);
-
 /// Leases with fencing tokens, first come first served.
 ///
 /// Two parties meet here: an engine, which implements it, and the `mutext` library, which calls it. Users see

@@ -14,8 +14,8 @@ use async_trait::async_trait;
 use mutext_contract::queue::Entry;
 use mutext_contract::{
     Acquisition, AgentName, Begun, Blocked, ContextName, DeadHolder, Deadline, Deadlock, EngineError, EpochSource,
-    ExpiryClock, Fairness, Finding, GIVEN_BACK, Grant, Lease, LeaseId, LockCapabilities, LockRequest, LockService,
-    LockTable, Loss, Release, Renewal, TroubleKind, Waiting, begin_above, may_be_behind,
+    ExpiryClock, Fairness, Finding, Grant, Lease, LeaseId, LockCapabilities, LockRequest, LockService, LockTable, Loss,
+    Patience, Release, Renewal, TroubleKind, Waiting, begin_above, may_be_behind,
 };
 use tokio::sync::broadcast;
 use tokio::time::Instant;
@@ -165,10 +165,10 @@ impl LockService for EmbeddedLocks {
     async fn acquire(&self, request: &LockRequest, deadline: Deadline) -> Result<Acquisition, EngineError> {
         let expected = self.wake.expect(request.lease);
         let mut first = true;
-        let is_one_try = deadline.has_passed();
-        let (mut deadline, mut found) = (deadline, None);
+        let mut patience = Patience::until(deadline);
         let mut last_knock = None;
         loop {
+            let deadline = patience.deadline();
             let asked = Instant::now();
             let (homes, next_ns) = match self.look(request, first, deadline).await? {
                 Look::Granted { epoch, counter, until_ns, queued, handed_over_ns, spare } => {
@@ -176,16 +176,11 @@ impl LockService for EmbeddedLocks {
                     let handed_over_after = handed_over_ns.map(clock::since);
                     return Ok(Acquisition::Granted(Grant { lease, queued, handed_over_after, spare }));
                 }
-                Look::Blocked { blocked, may_be_kept: true } if is_one_try && found.is_none() => {
-                    // Its holder was told, and gives it back unless it is at work.
-                    (deadline, found) = (Deadline::after(GIVEN_BACK), Some(blocked));
-                    continue;
-                }
-                Look::Blocked { blocked, .. } => return Ok(Acquisition::TimedOut(blocked)),
-                // Who asked not to wait waits for nobody.
-                Look::Deadlock(deadlock) => {
-                    return Ok(found.map_or(Acquisition::Deadlock(deadlock), Acquisition::TimedOut));
-                }
+                Look::Blocked { blocked, may_be_kept } => match patience.blocked(blocked, may_be_kept) {
+                    Some(ended) => return Ok(ended),
+                    None => continue,
+                },
+                Look::Deadlock(deadlock) => return Ok(patience.deadlock(deadlock)),
                 Look::Lost(loss) => return Ok(Acquisition::Lost(loss)),
                 Look::NoEpoch => {
                     self.begin_epoch(&request.context, 0, deadline).await?;

@@ -11,11 +11,10 @@ use std::time::{Duration, Instant};
 
 use futures_util::future::try_join_all;
 use mutext::{AgentName, LeaseId, Mutext, Settings};
+use mutext_conformance::asking::{Failure, median, rate};
 use mutext_testbed::{PostgresServer, RedisCluster, RedisNodes, RedisServer, SentinelSet};
 use redis::aio::MultiplexedConnection;
 use tokio_postgres::{Client, NoTls};
-
-type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 const ROUNDS: usize = 15;
 const ROUND: Duration = Duration::from_millis(300);
@@ -115,25 +114,6 @@ async fn locks(mutext: Mutext, paths: Vec<String>, until: Instant) -> Result<u64
     Ok(cycles)
 }
 
-/// What tasks come to that run side by side: so many a second.
-async fn rate<F>(tasks: usize, start: impl Fn(usize, Instant) -> F) -> Result<f64, Failure>
-where
-    F: Future<Output = Result<u64, Failure>> + Send + 'static,
-{
-    let began = Instant::now();
-    let running: Vec<_> = (0..tasks).map(|task| tokio::spawn(start(task, began + ROUND))).collect();
-    let mut cycles = 0;
-    for task in running {
-        cycles += task.await??;
-    }
-    Ok(cycles as f64 / began.elapsed().as_secs_f64())
-}
-
-fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values[values.len() / 2]
-}
-
 #[expect(clippy::print_stdout, reason = "a benchmark's figures are its output")]
 async fn compare(name: &str, url: &str, bare: Bare) -> Result<(), Failure> {
     let documents = tempfile::tempdir()?;
@@ -150,9 +130,9 @@ async fn compare(name: &str, url: &str, bare: Bare) -> Result<(), Failure> {
         }
         let (mut theirs, mut own) = (Vec::new(), Vec::new());
         for round in 0..=rounds {
-            let a = rate(tasks, |task, until| bare.clone().cycles(task, until)).await?;
+            let (a, _) = rate(tasks, ROUND, |task, until| bare.clone().cycles(task, until)).await?;
             let paths = |task| (0..in_turn).map(|which| format!("lock-{task}-{which}")).collect();
-            let b = rate(tasks, |task, until| locks(mutext.clone(), paths(task), until)).await?;
+            let (b, _) = rate(tasks, ROUND, |task, until| locks(mutext.clone(), paths(task), until)).await?;
             // The first round warms up.
             if round > 0 {
                 theirs.push(a);

@@ -7,8 +7,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use mutext_contract::{
     Acquisition, AgentName, Begun, Blocked, ContextName, DeadHolder, Deadline, Effect, EngineError, EpochSource,
-    ExpiryClock, Fairness, FencingToken, Finding, GIVEN_BACK, Grant, Lease, LeaseId, LockCapabilities, LockRequest,
-    LockService, LockTable, Minting, Release, Renewal, Waiting, begin_above, may_be_behind,
+    ExpiryClock, Fairness, FencingToken, Finding, Grant, Lease, LeaseId, LockCapabilities, LockRequest, LockService,
+    LockTable, Minting, Patience, Release, Renewal, Waiting, begin_above, may_be_behind,
 };
 use tokio::sync::broadcast;
 use tokio::time::Instant;
@@ -273,10 +273,10 @@ impl LockService for PostgresLocks {
         let expected = self.shared.board.expect(request.lease);
         let mut turn = None;
         let (mut first, mut queued) = (true, false);
-        let is_one_try = deadline.has_passed();
-        let (mut deadline, mut found) = (deadline, None);
+        let mut patience = Patience::until(deadline);
         let spare = self.spare(request, &expected).await;
         loop {
+            let deadline = patience.deadline();
             let asked = Instant::now();
             match self.ask(request, first, spare, deadline).await? {
                 Answer::Granted { number, left, spare } => {
@@ -293,16 +293,11 @@ impl LockService for PostgresLocks {
                     }
                     continue;
                 }
-                Answer::Blocked { blocked, may_be_kept: true } if is_one_try && found.is_none() => {
-                    // Its holder was told, and gives it back unless it is at work.
-                    (deadline, found) = (Deadline::after(GIVEN_BACK), Some(blocked));
-                    continue;
-                }
-                Answer::Blocked { blocked, .. } => return Ok(Acquisition::TimedOut(blocked)),
-                // Who asked not to wait waits for nobody.
-                Answer::Deadlock(deadlock) => {
-                    return Ok(found.map_or(Acquisition::Deadlock(deadlock), Acquisition::TimedOut));
-                }
+                Answer::Blocked { blocked, may_be_kept } => match patience.blocked(blocked, may_be_kept) {
+                    Some(ended) => return Ok(ended),
+                    None => continue,
+                },
+                Answer::Deadlock(deadlock) => return Ok(patience.deadlock(deadlock)),
                 Answer::Lost => return self.lost(request, deadline).await,
                 Answer::Gone => return Ok(Acquisition::TimedOut(Blocked::default())),
                 Answer::Queued { next } => expected.queues(request, asked, next),

@@ -8,8 +8,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use mutext_contract::{
     Acquisition, AgentName, Begun, Blocked, Claim, ContextName, DeadHolder, Deadline, Effect, EngineError, EpochSource,
-    ExpiryClock, Fairness, FencingToken, Finding, GIVEN_BACK, Grant, Lease, LeaseId, LockCapabilities, LockRequest,
-    LockService, LockTable, Minting, Release, Renewal, TroubleKind, Ttl, Waiting, begin_above, may_be_behind,
+    ExpiryClock, Fairness, FencingToken, Finding, Grant, Lease, LeaseId, LockCapabilities, LockRequest, LockService,
+    LockTable, Minting, Patience, Release, Renewal, TroubleKind, Ttl, Waiting, begin_above, may_be_behind,
 };
 use redis::{RedisError, Value};
 use tokio::sync::broadcast;
@@ -401,9 +401,9 @@ impl LockService for RedisLocks {
         let mut turn = None;
         let mut first = true;
         let mut queued = false;
-        let is_one_try = deadline.has_passed();
-        let (mut deadline, mut found) = (deadline, None);
+        let mut patience = Patience::until(deadline);
         loop {
+            let deadline = patience.deadline();
             let asked = Instant::now();
             match self.ask(request, &asker, first, deadline, &expected).await? {
                 Answer::Granted { epoch, count, spare } => {
@@ -426,19 +426,14 @@ impl LockService for RedisLocks {
                     }
                     continue;
                 }
-                Answer::Blocked { blocked, may_be_kept: true } if is_one_try && found.is_none() => {
-                    // Its holder was told, and gives it back unless it is at work.
-                    (deadline, found) = (Deadline::after(GIVEN_BACK), Some(blocked));
-                    continue;
-                }
-                Answer::Blocked { blocked, .. } => {
+                Answer::Blocked { blocked, may_be_kept } => {
+                    let Some(ended) = patience.blocked(blocked, may_be_kept) else { continue };
                     expected.ends();
-                    return Ok(Acquisition::TimedOut(blocked));
+                    return Ok(ended);
                 }
                 Answer::Deadlock(deadlock) => {
                     expected.ends();
-                    // Who asked not to wait waits for nobody.
-                    return Ok(found.map_or(Acquisition::Deadlock(deadlock), Acquisition::TimedOut));
+                    return Ok(patience.deadlock(deadlock));
                 }
                 Answer::Lost => {
                     expected.ends();

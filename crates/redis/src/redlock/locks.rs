@@ -8,8 +8,8 @@ use async_trait::async_trait;
 use mutext_contract::queue::Entry;
 use mutext_contract::{
     Acquisition, AgentName, Begun, Blocked, ContextName, DeadHolder, Deadline, EngineError, EpochSource, ExpiryClock,
-    Fairness, FencingToken, Finding, GIVEN_BACK, Grant, Lease, LeaseId, LockCapabilities, LockRequest, LockService,
-    LockTable, Loss, Release, Renewal, TroubleKind, Waiting, begin_above,
+    Fairness, FencingToken, Finding, Grant, Lease, LeaseId, LockCapabilities, LockRequest, LockService, LockTable,
+    Loss, Patience, Release, Renewal, TroubleKind, Waiting, begin_above,
 };
 use tokio::sync::broadcast;
 use tokio::time::Instant;
@@ -208,9 +208,9 @@ impl LockService for RedlockLocks {
         let expected = self.board.expect(request.lease);
         let (ttl, short) = (request.ttl.get(), request.ttl.get().min(CONFIRM));
         let mut queued = false;
-        let is_one_try = deadline.has_passed();
-        let (mut deadline, mut found) = (deadline, None);
+        let mut patience = Patience::until(deadline);
         loop {
+            let deadline = patience.deadline();
             let asked = Instant::now();
             let wait = deadline.remaining();
             let wait_ns = if wait.is_zero() { 0 } else { nanos(wait + OVERDUE) };
@@ -225,19 +225,14 @@ impl LockService for RedlockLocks {
                     let granted = Granted { number: (epoch, count), since, lasts, queued, spare };
                     return self.granted(request, granted, expected).await;
                 }
-                Answer::Blocked { blocked, may_be_kept: true } if is_one_try && found.is_none() => {
-                    // Its holder was told, and gives it back unless it is at work.
-                    (deadline, found) = (Deadline::after(GIVEN_BACK), Some(blocked));
-                    continue;
-                }
-                Answer::Blocked { blocked, .. } => {
+                Answer::Blocked { blocked, may_be_kept } => {
+                    let Some(ended) = patience.blocked(blocked, may_be_kept) else { continue };
                     expected.ends();
-                    return Ok(Acquisition::TimedOut(blocked));
+                    return Ok(ended);
                 }
                 Answer::Deadlock(deadlock) => {
                     expected.ends();
-                    // Who asked not to wait waits for nobody.
-                    return Ok(found.map_or(Acquisition::Deadlock(deadlock), Acquisition::TimedOut));
+                    return Ok(patience.deadlock(deadlock));
                 }
                 Answer::Lost => {
                     expected.ends();
